@@ -1,0 +1,19 @@
+"""Gatekeeper: an adaptive rate-limiting and identity-verification proxy for model endpoints.
+
+The rooms, from the top; imports point downward only (``pyproject.toml`` holds the contract):
+
+``cli``            the commands
+``app``            composition root: builds things, owns the real clock, ids and chance
+``gate``           the path of one request
+``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
+``facts``          observes: client address, network, credentials, accounts
+``verification``   step-up: signed links (vendors come here)
+``storage``        remembers: limiter state, records (SQL), decision log
+``upstream``       forwards, streams, cancels, and picks which upstream
+``dialects``       one file per API family: cost, usage and refusal bodies
+``settings``       process settings: file < environment < flags
+``telemetry``      logs and metrics, each name declared once
+``policy``         PURE: model, rules, conditions, score, limits arithmetic, decide
+"""
+
+__version__ = "0.1.0"
