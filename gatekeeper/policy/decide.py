@@ -1,0 +1,338 @@
+"""From facts to a verdict: screen, assess, then conclude once the limits have answered."""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper.policy.embargo import embargo_matches, in_effect
+from gatekeeper.policy.model import (
+    Assurance,
+    CredentialStatus,
+    Decision,
+    Finding,
+    Mode,
+    NetworkKind,
+    Obligation,
+    Reason,
+    Standing,
+    Unit,
+    Verdict,
+)
+from gatekeeper.policy.ruleset import OnUnknown
+from gatekeeper.policy.score import score
+from gatekeeper.policy.view import view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from gatekeeper.policy.model import Facts, LimitStatus, RiskScore, View
+    from gatekeeper.policy.ruleset import EmbargoRule, RuleSet
+
+PRIVATE_RULE: Final = "private"
+CREDENTIAL_RULE: Final = "credential"
+BAN_RULE: Final = "ban"
+REQUEST_RULE: Final = "request"
+"""Names under which what is not a rule of the files stands among the findings."""
+
+_SEVERITY: Final = {
+    Verdict.ALLOW: 0,
+    Verdict.RATE_LIMITED: 1,
+    Verdict.STEP_UP: 2,
+    Verdict.DENY: 3,
+    Verdict.UNAVAILABLE: 4,
+    Verdict.UNAUTHENTICATED: 5,
+    Verdict.INVALID: 6,
+    Verdict.EMBARGOED: 7,
+}
+"""Which finding speaks: an embargo before all, then whether the call could be judged at all."""
+
+_CREDENTIAL_FINDINGS: Final = {
+    CredentialStatus.MISSING: (Verdict.UNAUTHENTICATED, Reason.CREDENTIALS_MISSING),
+    CredentialStatus.INVALID: (Verdict.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID),
+    CredentialStatus.EXPIRED: (Verdict.UNAUTHENTICATED, Reason.CREDENTIALS_EXPIRED),
+    CredentialStatus.UNKNOWN: (Verdict.UNAVAILABLE, Reason.SERVICE_UNAVAILABLE),
+}
+
+_LIMIT_REASONS: Final = {
+    Unit.REQUESTS: Reason.RATE_LIMIT_EXCEEDED,
+    Unit.INPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
+    Unit.OUTPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
+    Unit.COST: Reason.SPENDING_LIMIT_EXCEEDED,
+    Unit.CONCURRENCY: Reason.CONCURRENCY_LIMIT_EXCEEDED,
+}
+
+NEVER_OBSERVED_AWAY: Final = frozenset(
+    {Verdict.EMBARGOED, Verdict.UNAUTHENTICATED, Verdict.INVALID, Verdict.UNAVAILABLE}
+)
+"""Verdicts that ``observe`` mode enforces all the same."""
+
+
+def screen(facts: Facts, rules: RuleSet) -> Standing:
+    """Judge what needs no body: embargo, credentials, bans. Spends nothing."""
+    findings = [finding for rule in rules.embargo if (finding := _embargo(rule, facts)) is not None]
+    binding = any(finding.mode is Mode.ENFORCE for finding in findings)
+    if facts.network.kind is NetworkKind.PRIVATE and not rules.private.allow:
+        findings.append(
+            Finding(PRIVATE_RULE, Mode.ENFORCE, Verdict.EMBARGOED, Reason.REGION_NOT_SUPPORTED)
+        )
+    credential = facts.credential.status
+    if credential is not CredentialStatus.VALID:
+        verdict, reason = _CREDENTIAL_FINDINGS[credential]
+        findings.append(Finding(CREDENTIAL_RULE, Mode.ENFORCE, verdict, reason))
+    elif facts.account.banned_until is not None and facts.at < facts.account.banned_until:
+        findings.append(Finding(BAN_RULE, Mode.ENFORCE, Verdict.DENY, Reason.ACCOUNT_SUSPENDED))
+    return _stand(findings, binding=binding) if findings else _CLEAR
+
+
+_CLEAR: Final = Standing()
+
+
+def assess(facts: Facts, view: View, rules: RuleSet, screened: Standing = _CLEAR) -> Standing:
+    """Judge what needs the body as well: tier, score, thresholds, step-up.
+
+    ``screened`` is what :func:`screen` said of the same facts; its findings are kept.
+    """
+    exempt = _exempt(view, facts.at, rules, Mode.ENFORCE)
+    lifted = _exempt(view, facts.at, rules, Mode.SHADOW)
+    risk = score(view, rules, exempt, lifted)
+    findings = list(screened.findings)
+    tighten = 1.0
+    detail = None
+    tier = rules.tiers[facts.account.tier]
+    if tier.id not in exempt:
+        for finding, sentence in _tier(facts, rules):
+            findings.append(finding)
+            detail = detail or sentence
+    assurance = facts.account.assurance
+    for threshold in rules.thresholds:
+        enforced = threshold.mode is Mode.ENFORCE and risk.total >= threshold.at_least
+        in_shadow = risk.shadow_total >= threshold.at_least
+        if not (enforced or in_shadow) or threshold.id in exempt:
+            continue
+        if threshold.verdict is Verdict.STEP_UP and assurance.meets(threshold.assurance):
+            continue
+        if not in_shadow:
+            lifted |= {threshold.id}
+        if enforced:
+            tighten = min(tighten, threshold.tighten)
+        findings.append(
+            Finding(
+                threshold.id,
+                Mode.ENFORCE if enforced else Mode.SHADOW,
+                threshold.verdict,
+                _THRESHOLD_REASONS[threshold.verdict],
+                threshold.assurance.value if threshold.verdict is Verdict.STEP_UP else "",
+            )
+        )
+    findings.extend(
+        Finding(
+            rule.id,
+            rule.mode,
+            Verdict.STEP_UP,
+            Reason.IDENTITY_VERIFICATION_REQUIRED,
+            rule.assurance.value,
+        )
+        for rule in rules.step_up
+        if not assurance.meets(rule.assurance) and rule.when(view) is True and rule.id not in exempt
+    )
+    return _stand(
+        findings,
+        risk,
+        tighten=tighten,
+        detail=detail,
+        exempt=exempt,
+        lifted=lifted,
+        binding=screened.binding,
+    )
+
+
+_THRESHOLD_REASONS: Final = {
+    Verdict.ALLOW: None,
+    Verdict.STEP_UP: Reason.IDENTITY_VERIFICATION_REQUIRED,
+    Verdict.DENY: Reason.REQUEST_DENIED,
+}
+
+
+def judge(facts: Facts, rules: RuleSet, *, observe: bool = False) -> Standing:
+    """Judge a call whose every fact is known at once, limits aside: screen, then assess."""
+    screened = screen(facts, rules)
+    if stops(screened, observe=observe):
+        return screened
+    return assess(facts, view_of(facts), rules, screened)
+
+
+def outright(reason: Reason, detail: str | None = None) -> Standing:
+    """Return the standing of a call that cannot be judged: malformed, or the gate is not able."""
+    unable = reason is Reason.SERVICE_UNAVAILABLE
+    verdict = Verdict.UNAVAILABLE if unable else Verdict.INVALID
+    finding = Finding(REQUEST_RULE, Mode.ENFORCE, verdict, reason)
+    return Standing(verdict, reason, verdict, (finding,), detail=detail, binding=True)
+
+
+def stops(standing: Standing, *, observe: bool) -> bool:
+    """Tell whether the call ends here: ``observe`` mode refuses only what nothing may open.
+
+    A call that was only screened and has to prove an identity goes on: worse may be found.
+    """
+    if standing.admits or (standing.verdict is Verdict.STEP_UP and standing.score is None):
+        return False
+    return standing.binding or not observe
+
+
+def _exempt(view: View, at: float, rules: RuleSet, mode: Mode) -> frozenset[str]:
+    """Return the ids of the rules that exemptions of ``mode`` switch off for this call."""
+    exempt: frozenset[str] = frozenset()
+    for exemption in rules.exemptions:
+        if (
+            exemption.mode is mode
+            and at < exemption.expires_at
+            and exemption.when(view) is True
+        ):
+            exempt |= exemption.rules
+    return exempt
+
+
+def conclude(
+    standing: Standing,
+    limits: tuple[LimitStatus, ...],
+    rules: RuleSet,
+    *,
+    decision_id: str,
+    at: float,
+    observe: bool,
+) -> Decision:
+    """Join what the rules and what the limits said into the one decision.
+
+    ``limits`` is empty when the limits were not asked, because the standing already refuses.
+    """
+    verdict, reason, detail = standing.verdict, standing.reason, standing.detail
+    shadow = standing.shadow_verdict
+    findings = standing.findings
+    short = [status for status in limits if not status.fits]
+    if short:
+        shadow = worst((shadow, Verdict.RATE_LIMITED))
+        findings += tuple(
+            Finding(status.rule, status.mode, Verdict.RATE_LIMITED, limit_reason(status))
+            for status in short
+        )
+        enforced = [status for status in short if status.mode is Mode.ENFORCE]
+        if enforced and verdict is Verdict.ALLOW:
+            longest = max(enforced, key=lambda status: status.retry_after_s)
+            verdict, reason = Verdict.RATE_LIMITED, limit_reason(longest)
+    return Decision(
+        id=decision_id,
+        at=at,
+        verdict=verdict,
+        reason=reason,
+        enforced=standing.binding or not observe,
+        shadow_verdict=shadow,
+        findings=findings,
+        score=standing.score,
+        obligation=standing.obligation,
+        tighten=standing.tighten,
+        limits=limits,
+        rules_revision=rules.revision,
+        detail=detail,
+    )
+
+
+def limit_reason(status: LimitStatus) -> Reason:
+    """Return what a caller is told of a quota that had no room."""
+    if math.isinf(status.retry_after_s):
+        return Reason.REQUEST_EXCEEDS_LIMIT
+    return _LIMIT_REASONS[status.unit]
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the most severe of ``verdicts``; ``ALLOW`` for none."""
+    return max(verdicts, key=_SEVERITY.__getitem__, default=Verdict.ALLOW)
+
+
+def _embargo(rule: EmbargoRule, facts: Facts) -> Finding | None:
+    if not in_effect(rule, facts.at):
+        return None
+    matches = embargo_matches(rule, facts)
+    if matches is False or (matches is None and rule.unknown is OnUnknown.ALLOW):
+        return None
+    if matches is None and rule.unknown is OnUnknown.STEP_UP:
+        if facts.account.assurance.meets(Assurance.IAL1):
+            return None
+        return Finding(
+            rule.id,
+            rule.mode,
+            Verdict.STEP_UP,
+            Reason.IDENTITY_VERIFICATION_REQUIRED,
+            Assurance.IAL1.value,
+        )
+    return Finding(
+        rule.id,
+        rule.mode,
+        Verdict.EMBARGOED,
+        Reason.REGION_NOT_SUPPORTED,
+        "" if matches else "unknown",
+    )
+
+
+def _tier(facts: Facts, rules: RuleSet) -> Iterator[tuple[Finding, str | None]]:
+    tier, call = rules.tiers[facts.account.tier], facts.call
+    if not facts.account.assurance.meets(tier.assurance):
+        yield (
+            Finding(
+                tier.id,
+                tier.mode,
+                Verdict.STEP_UP,
+                Reason.IDENTITY_VERIFICATION_REQUIRED,
+                tier.assurance.value,
+            ),
+            None,
+        )
+    if call.model is not None and not matches_any(call.model, tier.models):
+        yield Finding(tier.id, tier.mode, Verdict.DENY, Reason.MODEL_NOT_PERMITTED), None
+    for asked, most, lever in (
+        (call.max_output_tokens, tier.max_output_tokens, "output tokens: lower max_tokens or n"),
+        (call.input_tokens, tier.max_input_tokens, "input tokens: shorten the prompt"),
+    ):
+        if most is not None and asked > most:
+            yield (
+                Finding(tier.id, tier.mode, Verdict.RATE_LIMITED, Reason.REQUEST_EXCEEDS_LIMIT),
+                f"One call may ask for at most {most} {lever}.",
+            )
+
+
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether ``name`` matches one of the shell-style ``patterns`` (case counts)."""
+    return any(pattern == "*" or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _stand(
+    findings: list[Finding],
+    risk: RiskScore | None = None,
+    *,
+    binding: bool,
+    tighten: float = 1.0,
+    detail: str | None = None,
+    exempt: frozenset[str] = frozenset(),
+    lifted: frozenset[str] = frozenset(),
+) -> Standing:
+    """Let the most severe finding speak; ``lifted`` are rules that shadow rules would take back."""
+    verdict = worst(f.verdict for f in findings if f.mode is Mode.ENFORCE)
+    spoken = [f for f in findings if f.mode is Mode.ENFORCE and f.verdict is verdict]
+    obligation = None
+    if verdict is Verdict.STEP_UP:
+        highest = max(spoken, key=lambda f: Assurance(f.detail).rank)
+        obligation = Obligation(Assurance(highest.detail), highest.rule)
+    speaks_of_size = verdict is Verdict.RATE_LIMITED
+    return Standing(
+        verdict=verdict,
+        reason=spoken[0].reason if spoken and verdict is not Verdict.ALLOW else None,
+        shadow_verdict=worst(f.verdict for f in findings if f.rule not in lifted),
+        findings=tuple(findings),
+        score=risk,
+        obligation=obligation,
+        tighten=tighten,
+        detail=detail if speaks_of_size else None,
+        exempt=exempt,
+        binding=binding or verdict in NEVER_OBSERVED_AWAY,
+    )

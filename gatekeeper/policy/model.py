@@ -1,0 +1,455 @@
+"""The nouns of the project: what is known of a call, and what was decided about it.
+
+Everything here is an immutable value. Times are Unix seconds (UTC) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+FOREVER: Final = 253_402_300_799.0
+"""The last second of the year 9999: a date without end that JSON can carry."""
+
+
+class LookupStatus(StrEnum):
+    """How one look-up ended; ``unknown`` means it could not be made or could not be trusted."""
+
+    HIT = "hit"
+    MISS = "miss"
+    UNKNOWN = "unknown"
+
+
+class NetworkKind(StrEnum):
+    """What sort of network an address belongs to."""
+
+    RESIDENTIAL = "residential"
+    RESIDENTIAL_PROXY = "residential_proxy"
+    HOSTING = "hosting"
+    MOBILE = "mobile"
+    VPN = "vpn"
+    RELAY = "relay"
+    TOR = "tor"
+    PRIVATE = "private"
+    UNKNOWN = "unknown"
+
+
+class Tier(StrEnum):
+    """Risk tier of an account; ``elevated`` means elevated risk."""
+
+    TRUSTED = "trusted"
+    STANDARD = "standard"
+    ELEVATED = "elevated"
+    RESTRICTED = "restricted"
+
+    def stricter(self, other: Tier) -> Tier:
+        """Return whichever of the two tiers grants less."""
+        return self if _TIER_ORDER[self] >= _TIER_ORDER[other] else other
+
+
+_TIER_ORDER = {tier: rank for rank, tier in enumerate(Tier)}
+
+
+class Assurance(StrEnum):
+    """How well an account's identity is proven (NIST SP 800-63A levels)."""
+
+    NONE = "none"
+    IAL1 = "ial1"
+    IAL2 = "ial2"
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of levels, 0 for none."""
+        return _ASSURANCE_ORDER[self]
+
+    def meets(self, required: Assurance) -> bool:
+        """Tell whether this level is at least ``required``."""
+        return self.rank >= required.rank
+
+
+_ASSURANCE_ORDER = {level: rank for rank, level in enumerate(Assurance)}
+
+
+class Mode(StrEnum):
+    """Whether a rule takes effect or is only recorded."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+
+
+class OnFailure(StrEnum):
+    """What a rule does when the store it depends on cannot answer."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    LOCAL_SHARE = "local_share"
+
+
+class Unit(StrEnum):
+    """What a limit counts. ``cost`` is in US cents."""
+
+    REQUESTS = "requests"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    COST = "cost"
+    CONCURRENCY = "concurrency"
+
+
+class Verdict(IntEnum):
+    """What happens to a call; the most severe of all that apply wins.
+
+    The first five are policy's scale. The last three say that the call could not be judged on it.
+    """
+
+    ALLOW = 0
+    RATE_LIMITED = 1
+    STEP_UP = 2
+    DENY = 3
+    EMBARGOED = 4
+    INVALID = 5
+    UNAUTHENTICATED = 6
+    UNAVAILABLE = 7
+
+    @property
+    def word(self) -> str:
+        """The verdict as it is written in YAML, records and metrics."""
+        return self.name.lower()
+
+
+class Reason(StrEnum):
+    """Stable code a caller sees for a refusal. Never tells which rule or signal it was (H34)."""
+
+    # policy
+    REGION_NOT_SUPPORTED = "region_not_supported"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    REQUEST_DENIED = "request_denied"
+    MODEL_NOT_PERMITTED = "model_not_permitted"
+    IDENTITY_VERIFICATION_REQUIRED = "identity_verification_required"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    TOKEN_LIMIT_EXCEEDED = "token_limit_exceeded"  # noqa: S105 - a reason code
+    SPENDING_LIMIT_EXCEEDED = "spending_limit_exceeded"
+    CONCURRENCY_LIMIT_EXCEEDED = "concurrency_limit_exceeded"
+    REQUEST_EXCEEDS_LIMIT = "request_exceeds_limit"
+    # credentials
+    CREDENTIALS_MISSING = "credentials_missing"
+    CREDENTIALS_INVALID = "credentials_invalid"
+    CREDENTIALS_EXPIRED = "credentials_expired"
+    # the request itself
+    INVALID_REQUEST = "invalid_request"
+    INVALID_PATH = "invalid_path"
+    INVALID_HEADERS = "invalid_headers"
+    INVALID_BODY = "invalid_body"
+    BODY_TOO_LARGE = "body_too_large"
+    REQUEST_TIMEOUT = "request_timeout"
+    ROUTE_NOT_SERVED = "route_not_served"
+    MODEL_NOT_SERVED = "model_not_served"
+    UPGRADE_NOT_SUPPORTED = "upgrade_not_supported"
+    LOOP_DETECTED = "loop_detected"
+    # could not
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_INVALID = "upstream_invalid"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+
+
+class CredentialKind(StrEnum):
+    """Which of the credential modes recognised the caller."""
+
+    API_KEY = "api_key"
+    JWT = "jwt"
+    OPAQUE = "opaque"
+    NONE = "none"
+
+
+class CredentialStatus(StrEnum):
+    """How the check of the credential ended; ``unknown`` means it could not be checked."""
+
+    VALID = "valid"
+    MISSING = "missing"
+    INVALID = "invalid"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The outcome of looking at a caller's credential; never the secret itself."""
+
+    kind: CredentialKind
+    status: CredentialStatus
+    key_id: str | None = None
+    """Readable id of the key (API key prefix, or digest for JWT subject and opaque keys)."""
+    account_id: str | None = None
+    claimed_tier: Tier | None = None
+    claimed_organization: str | None = None
+    detail: str | None = None
+    """A sentence for the caller on what is wrong with it, such as a mistyped key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One answer of one source: which view it filled and how it ended."""
+
+    view: str
+    """``country``, ``registration``, ``subdivision``, ``asn``, ``kind`` or ``lists``."""
+    status: LookupStatus
+    source: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """Where a call comes from. Holds digests and a truncated prefix, never the full address.
+
+    A view (country, registration, ...) whose value is ``None`` was a miss or unknown; which of
+    the two stands in ``lookups`` and is answered by :meth:`status`.
+    """
+
+    prefix: str
+    """The address cut to /24 (IPv4) or /48 (IPv6), for people who read records."""
+    address_key: str
+    """Keyed digest of the address (IPv6: of its /64); the ``address`` partition of limits."""
+    prefix_key: str
+    """Keyed digest of the /24 or /48; the ``prefix`` partition of limits."""
+    kind: NetworkKind = NetworkKind.UNKNOWN
+    country: str | None = None
+    """Country of use, ISO 3166-1 alpha-2."""
+    registered_country: str | None = None
+    """Country in which the block is registered, ISO 3166-1 alpha-2."""
+    subdivision: str | None = None
+    """ISO 3166-2 code with its country, such as ``UA-43``."""
+    asn: int | None = None
+    as_organization: str | None = None
+    owner: str | None = None
+    """Who owns the AS, an id from the network list such as ``alibaba``."""
+    owner_country: str | None = None
+    """Home country of that owner, ISO 3166-1 alpha-2."""
+    listed_by: tuple[str, ...] = ()
+    """Ids of the lists that name this address or its AS, sorted."""
+    lookups: tuple[Lookup, ...] = ()
+    revision: str = ""
+    """Revision of all network data together."""
+
+    def status(self, view: str) -> LookupStatus:
+        """Return the best status any source gave for ``view``: hit, then miss, then unknown."""
+        best = LookupStatus.UNKNOWN
+        for lookup in self.lookups:
+            if lookup.view == view:
+                if lookup.status is LookupStatus.HIT:
+                    return LookupStatus.HIT
+                if lookup.status is LookupStatus.MISS:
+                    best = LookupStatus.MISS
+        return best
+
+    def uncertain(self, view: str) -> bool:
+        """Tell whether a source of ``view`` failed, or none was asked: a miss proves nothing."""
+        asked = False
+        for lookup in self.lookups:
+            if lookup.view == view:
+                if lookup.status is LookupStatus.UNKNOWN:
+                    return True
+                asked = True
+        return not asked
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is calling, as far as the records know."""
+
+    id: str
+    known: bool = False
+    """Whether a record of this account exists (an opaque key is known after its first 2xx)."""
+    organization: str | None = None
+    tier: Tier = Tier.STANDARD
+    assurance: Assurance = Assurance.NONE
+    created_at: float | None = None
+    banned_until: float | None = None
+    """:data:`FOREVER` for a ban without end, ``None`` for no ban."""
+    ban_reason: str | None = None
+    email_domain: str | None = None
+    email_listed_by: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    """Ids of those who own the organization, such as ``bytedance``."""
+    owner_countries: tuple[str, ...] = ()
+    """Home countries of those owners, ISO 3166-1 alpha-2."""
+    status: LookupStatus = LookupStatus.HIT
+    """``unknown`` when the records could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the client asks, as far as it has been read; prompts are never part of it."""
+
+    method: str
+    path: str
+    """Canonical path, exactly as matched and as forwarded."""
+    dialect: str = "plain"
+    model: str | None = None
+    stream: bool = False
+    input_tokens: int = 0
+    """Estimated input tokens."""
+    max_output_tokens: int = 0
+    """Worst case of billed output tokens over all choices."""
+    choices: int = 1
+    cost_cents: float = 0.0
+    """Worst case in US cents by the price table."""
+    body_bytes: int = 0
+    client: str | None = None
+    """Product name of the User-Agent, such as ``openai-python``; at most 40 characters."""
+
+
+Value: TypeAlias = "str | int | float | bool | tuple[str, ...]"
+View: TypeAlias = "dict[str, Value]"
+"""Facts as conditions and records see them: dotted name to value; what is not known is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of both clocks: wall time for people and dates, monotonic for local limits."""
+
+    unix_s: float
+    monotonic_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer consumed. ``estimated`` when the upstream did not report it itself."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_cents: float = 0.0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision rests on. ``call`` is ``None`` until the body has been read."""
+
+    at: float
+    """When the call arrived, Unix seconds."""
+    network: NetworkFacts
+    credential: Credential
+    account: Account
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one signal added to the score."""
+
+    signal: str
+    points: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class RiskScore:
+    """The sum of the enforced contributions; ``shadow_total`` counts those in shadow too."""
+
+    total: int
+    shadow_total: int
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What a caller must do before the same call goes through."""
+
+    assurance: Assurance
+    rule: str
+
+
+class LimitStatus(Struct, frozen=True, gc=False):
+    """Where one quota stood when the call was judged. Amounts are in whole units of ``unit``.
+
+    A ``Struct`` because a call has a dozen: a frozen dataclass takes 15 times as long to make.
+    """
+
+    rule: str
+    unit: Unit
+    per: tuple[str, ...]
+    partition: str
+    """Digest of the partition the quota was counted for."""
+    mode: Mode
+    limit: float
+    """Burst: the most that can be taken at once."""
+    period_s: float
+    """Seconds in which ``limit_per_period`` flows back; lease length for concurrency."""
+    limit_per_period: float
+    requested: float
+    remaining: float
+    """What was left after this call was admitted, or as it stood when it was refused."""
+    retry_after_s: float
+    """0 when the call fitted, ``math.inf`` when it can never fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether this quota had room for the call."""
+        return self.retry_after_s == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that matched and what it asked for; the trail that ``explain`` prints."""
+
+    rule: str
+    mode: Mode
+    verdict: Verdict
+    reason: Reason | None = None
+    detail: str = ""
+    """For operators only: never sent to a caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the rules say of a call before limits: the most severe finding wins."""
+
+    verdict: Verdict = Verdict.ALLOW
+    reason: Reason | None = None
+    shadow_verdict: Verdict = Verdict.ALLOW
+    """What the verdict would have been with every shadow rule enforced."""
+    findings: tuple[Finding, ...] = ()
+    score: RiskScore | None = None
+    obligation: Obligation | None = None
+    tighten: float = 1.0
+    """Factor in (0, 1] on burst and rate of every quota."""
+    detail: str | None = None
+    """A sentence for the caller beyond the reason's own, such as what to lower."""
+    exempt: frozenset[str] = frozenset()
+    """Ids of the rules that an exemption switched off for this call."""
+    binding: bool = False
+    """Whether ``observe`` mode enforces it all the same, as it does what an embargo asks for."""
+
+    @property
+    def admits(self) -> bool:
+        """Whether the call may go on to the limits."""
+        return self.verdict is Verdict.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict on one call, with all that explains it."""
+
+    id: str
+    at: float
+    verdict: Verdict
+    reason: Reason | None
+    enforced: bool
+    """False when ``observe`` mode would let the call through whatever the verdict says."""
+    shadow_verdict: Verdict
+    findings: tuple[Finding, ...]
+    score: RiskScore | None
+    obligation: Obligation | None
+    tighten: float
+    limits: tuple[LimitStatus, ...]
+    rules_revision: str
+    detail: str | None = None
+    """A sentence for the caller beyond the reason's own, such as which header is malformed."""
+
+    @property
+    def admits(self) -> bool:
+        """Whether the call goes to the upstream."""
+        return self.verdict is Verdict.ALLOW or not self.enforced

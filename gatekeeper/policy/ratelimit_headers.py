@@ -1,0 +1,129 @@
+"""What a caller is told of its own quotas: ``RateLimit-Policy``, ``RateLimit``, ``Retry-After``.
+
+Follows draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651). Only enforced quotas
+of the caller's own account or key are told, under names made of their unit and window: never rule
+ids, shared budgets, campaigns or shadow rules (H34).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper.policy.model import LimitStatus, Mode, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAMES: Final = {
+    Unit.REQUESTS: "requests",
+    Unit.INPUT_TOKENS: "input-tokens",
+    Unit.OUTPUT_TOKENS: "output-tokens",
+    Unit.COST: "cost",
+    Unit.CONCURRENCY: "concurrency",
+}
+
+_QUOTA_UNITS: Final = {
+    Unit.REQUESTS: "",
+    Unit.INPUT_TOKENS: ';qu="tokens"',
+    Unit.OUTPUT_TOKENS: ';qu="tokens"',
+    Unit.COST: ';qu="us-cents"',
+    Unit.CONCURRENCY: ';qu="concurrent-requests"',
+}
+"""The draft registers no unit for tokens or money; left out, they would pass for requests."""
+
+_WINDOWS: Final = {
+    1.0: "second",
+    60.0: "minute",
+    3_600.0: "hour",
+    86_400.0: "day",
+    604_800.0: "week",
+    2_592_000.0: "month",
+}
+
+_LARGEST_INTEGER: Final = 999_999_999_999_999
+"""Largest integer of structured fields (RFC 9651, section 3.3.1)."""
+
+_ENFORCE: Final = Mode.ENFORCE
+_CONCURRENCY: Final = Unit.CONCURRENCY
+
+
+def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str], ...]:
+    """Return header fields for an answer: ``Retry-After`` when it is a refusal that time mends.
+
+    ``q`` units flow back in ``w`` seconds, ``r`` are left, and ``t`` is when the quota is whole
+    again; when it had no room, when the same call fits. ``t`` never lies beyond ``Retry-After``.
+    """
+    wait_s = retry_after_s(statuses)
+    retry = () if wait_s is None else (("Retry-After", str(wait_s)),)
+    own = [status for status in statuses if _is_told(status)]
+    if not own:
+        return retry
+    policies, limits = [], []
+    for name, status in zip(_names(own), own, strict=True):
+        unit = status.unit
+        window = "" if unit is _CONCURRENCY else f";w={int(status.period_s)}"
+        quota = int(status.limit_per_period)
+        policies.append(f'"{name}";q={quota}{_QUOTA_UNITS[unit]}{window}')
+        until_s = _effective_window_s(status)
+        if wait_s is not None and until_s > wait_s:
+            until_s = wait_s
+        effective = f";t={until_s}" if until_s else ""
+        limits.append(f'"{name}";r={int(status.remaining)}{effective}')
+    return (("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(limits)), *retry)
+
+
+def retry_after_s(statuses: Sequence[LimitStatus]) -> int | None:
+    """Return whole seconds to wait, at least 1; ``None`` without a refusal or if waiting is vain.
+
+    The wait for a shared quota is rounded up to a power of two: exact, it would tell how full it
+    is.
+    """
+    longest = 0
+    for status in statuses:
+        wait_s = status.retry_after_s
+        if not wait_s or status.mode is not _ENFORCE:
+            continue
+        if math.isinf(wait_s):
+            return None
+        whole_s = math.ceil(wait_s)
+        if not _is_told(status):
+            whole_s = 1 << (whole_s - 1).bit_length()
+        longest = max(longest, whole_s)
+    return longest or None
+
+
+def _is_told(status: LimitStatus) -> bool:
+    per = status.per
+    mine = "account" in per or "key" in per
+    return mine and "campaign" not in per and status.mode is _ENFORCE
+
+
+def _effective_window_s(status: LimitStatus) -> int:
+    """Return seconds, rounded up; 0 for a quota that is whole, or of which that is unknown."""
+    if status.retry_after_s:
+        return 0 if math.isinf(status.retry_after_s) else math.ceil(status.retry_after_s)
+    missing = status.limit - status.remaining
+    if status.unit is _CONCURRENCY or missing <= 0:
+        return 0
+    until_s = math.ceil(missing * status.period_s / status.limit_per_period)
+    return min(until_s, _LARGEST_INTEGER)
+
+
+def _names(own: Sequence[LimitStatus]) -> list[str]:
+    """Name each quota by its unit; by its window, then by a number, where that is not enough."""
+    names = [_NAMES[status.unit] for status in own]
+    if len(set(names)) == len(names):
+        return names
+    unique: list[str] = []
+    for name, status in zip(names, own, strict=True):
+        if names.count(name) == 1:
+            unique.append(name)
+            continue
+        windowed = f"{name}-{_WINDOWS.get(status.period_s) or f'{int(status.period_s)}s'}"
+        number, candidate = 1, windowed
+        while candidate in unique:
+            number += 1
+            candidate = f"{windowed}-{number}"
+        unique.append(candidate)
+    return unique

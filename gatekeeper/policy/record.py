@@ -1,0 +1,115 @@
+"""A decision as one record, and back: any verdict replays from what was written down.
+
+The record holds the facts, the limits' answers and the rule set's revision; never a secret, a
+prompt or a full address.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gatekeeper.policy.decide import REQUEST_RULE, conclude, judge, outright
+from gatekeeper.policy.model import Decision, Facts, LimitStatus, Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gatekeeper.policy.ruleset import RuleSet
+
+
+def to_record(decision: Decision, facts: Facts, *, observe: bool) -> dict[str, Any]:
+    """Return the record of ``decision``; values may be dataclasses that msgspec encodes."""
+    return {
+        "kind": "decision",
+        "id": decision.id,
+        "at": decision.at,
+        "verdict": decision.verdict.word,
+        "reason": decision.reason,
+        "enforced": decision.enforced,
+        "observe": observe,
+        "shadow_verdict": decision.shadow_verdict.word,
+        "findings": [
+            {
+                "rule": finding.rule,
+                "mode": finding.mode,
+                "verdict": finding.verdict.word,
+                "reason": finding.reason,
+                "detail": finding.detail,
+            }
+            for finding in decision.findings
+        ],
+        "score": decision.score,
+        "obligation": decision.obligation,
+        "tighten": decision.tighten,
+        "limits": decision.limits,
+        "rules_revision": decision.rules_revision,
+        "facts": facts,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a record says: enough to judge the call again."""
+
+    id: str
+    facts: Facts
+    limits: tuple[LimitStatus, ...]
+    verdict: Verdict
+    rules_revision: str
+    observe: bool
+    outright: Reason | None
+    """Why the call could not be judged at all; no rule was asked then."""
+
+    def replay(self, rules: RuleSet) -> Decision:
+        """Judge the recorded facts by ``rules``, with the recorded answers of the limits."""
+        standing = (
+            judge(self.facts, rules, observe=self.observe)
+            if self.outright is None
+            else outright(self.outright)
+        )
+        return conclude(
+            standing,
+            self.limits,
+            rules,
+            decision_id=self.id,
+            at=self.facts.at,
+            observe=self.observe,
+        )
+
+
+def from_record(record: Mapping[str, Any]) -> Recorded | str:
+    """Read a record back; a sentence when it does not hold a decision that can be replayed."""
+    if record.get("kind") != "decision":
+        return "The record is not a decision."
+    try:
+        limits = [
+            {**status, "retry_after_s": _unbounded(status["retry_after_s"])}
+            for status in record["limits"]
+        ]
+        return Recorded(
+            id=msgspec.convert(record["id"], str),
+            facts=msgspec.convert(record["facts"], Facts),
+            limits=msgspec.convert(limits, tuple[LimitStatus, ...]),
+            verdict=Verdict[record["verdict"].upper()],
+            rules_revision=msgspec.convert(record["rules_revision"], str),
+            observe=msgspec.convert(record["observe"], bool),
+            outright=next(
+                (
+                    Reason(finding["reason"])
+                    for finding in record["findings"]
+                    if finding["rule"] == REQUEST_RULE
+                ),
+                None,
+            ),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"The record is damaged: {error}"
+
+
+def _unbounded(seconds: float | None) -> float:
+    """JSON has no infinity: ``null`` stands for a claim that can never fit."""
+    return math.inf if seconds is None else seconds

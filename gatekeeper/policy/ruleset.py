@@ -1,0 +1,195 @@
+"""Rules as the decision uses them: compiled, immutable, ordered as they stand in the files.
+
+:mod:`gatekeeper.policy.rules` turns YAML into these. Every rule has an ``id``, a ``description``
+and a ``mode``; ids are unique over the whole rule set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gatekeeper.policy.conditions import Condition
+    from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit, Verdict
+
+
+class EmbargoView(StrEnum):
+    """Which view of a call an embargo rule tests."""
+
+    USE = "use"
+    REGISTRATION = "registration"
+    ASN = "asn"
+    ORGANIZATION = "organization"
+
+
+class OnUnknown(StrEnum):
+    """What an embargo rule does when its view could not be looked up."""
+
+    REFUSE = "refuse"
+    STEP_UP = "step_up"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbargoRule:
+    """Refuse calls from regions, networks or owners.
+
+    ``countries`` are tested against the view(s) named by ``on``: country of use, country of
+    registration, home country of the AS's owner, home countries of the organization's owners.
+    ``subdivisions`` are tested against use, ``asns`` against the AS number, ``owners`` against the
+    AS's owner (``asn``) and the organization's owners (``organization``).
+    """
+
+    id: str
+    description: str
+    mode: Mode
+    on: frozenset[EmbargoView]
+    countries: frozenset[str]
+    subdivisions: frozenset[str]
+    asns: frozenset[int]
+    owners: frozenset[str]
+    unknown: OnUnknown
+    source: str
+    """Where the obligation comes from, such as ``31 CFR 515``."""
+    effective_from: float | None
+    effective_until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRule:
+    """A named observation worth ``points`` when its condition is true; unknown counts nothing."""
+
+    id: str
+    description: str
+    mode: Mode
+    when: Condition
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdRule:
+    """What a score of ``at_least`` means: a verdict, tighter limits, or both."""
+
+    id: str
+    description: str
+    mode: Mode
+    at_least: int
+    verdict: Verdict
+    """``ALLOW`` (only ``tighten`` applies), ``STEP_UP`` or ``DENY``."""
+    assurance: Assurance
+    """What satisfies a ``STEP_UP`` verdict."""
+    tighten: float
+    """Factor in (0, 1] on burst and rate of every quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierRule:
+    """What accounts of one tier may do. Exactly one rule per :class:`Tier`."""
+
+    id: str
+    description: str
+    mode: Mode
+    tier: Tier
+    models: tuple[str, ...]
+    """Shell-style patterns of model names; a call without a model always matches."""
+    assurance: Assurance
+    """Identity proof needed before anything goes through."""
+    max_output_tokens: int | None
+    max_input_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """A token bucket (or, for concurrency, a pool of leases) per partition."""
+
+    id: str
+    description: str
+    mode: Mode
+    unit: Unit
+    per: tuple[str, ...]
+    """Partition: any of organization, account, key, model, campaign, address, prefix, asn, country.
+
+    An empty tuple is one bucket for everybody. A call that has no organization, model or campaign
+    is not counted by a rule that names it; unknown asn and country are a partition of their own.
+    """
+    amount: int
+    """Units that flow back in ``period_s``; slots for concurrency."""
+    period_s: int
+    """Seconds; lease length for concurrency."""
+    burst: int
+    """The most that can be taken at once; defaults to ``amount``."""
+    tiers: frozenset[Tier]
+    """Tiers it applies to; all of them when the file names none."""
+    when: Condition | None
+    """Applies only when true or unknown (a limit never vanishes for want of a fact)."""
+    on_store_failure: OnFailure
+
+    @property
+    def own(self) -> bool:
+        """Whether the quota belongs to the caller alone and may be told to it."""
+        return "account" in self.per or "key" in self.per
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpRule:
+    """Ask for proof of identity when the condition is true and assurance is below ``assurance``."""
+
+    id: str
+    description: str
+    mode: Mode
+    when: Condition
+    assurance: Assurance
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """Switch named rules off where the condition is true, with a reason, until it expires.
+
+    Embargo rules cannot be exempted from. An unknown condition exempts nothing.
+    """
+
+    id: str
+    description: str
+    mode: Mode
+    when: Condition
+    rules: frozenset[str]
+    reason: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """What a model costs and how much it may write; the first pattern that matches counts."""
+
+    model: str
+    """Shell-style pattern of model names; the pack ends with ``*``."""
+    input_cents_per_million: float
+    output_cents_per_million: float
+    max_output_tokens: int
+    """Worst case held for one choice when the caller names no bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateAddresses:
+    """What to do with callers whose address is private (loopback, RFC 1918, ULA, ...)."""
+
+    allow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules in force, with the hash of their content."""
+
+    revision: str
+    """First 12 hexadecimal digits of the SHA-256 of the canonical content."""
+    private: PrivateAddresses
+    embargo: tuple[EmbargoRule, ...]
+    signals: tuple[SignalRule, ...]
+    thresholds: tuple[ThresholdRule, ...]
+    tiers: dict[Tier, TierRule]
+    limits: tuple[LimitRule, ...]
+    step_up: tuple[StepUpRule, ...]
+    exemptions: tuple[Exemption, ...]
+    models: tuple[ModelRule, ...]
