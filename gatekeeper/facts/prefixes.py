@@ -1,0 +1,74 @@
+"""IP prefixes: parse them strictly, and find those that hold an address."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+T = TypeVar("T")
+
+_MAPPED_BITS = 96
+_MAPPED_HIGH = 0xFFFF
+
+
+def parse_prefix(text: str) -> IPNetwork | str:
+    """Read ``address/length`` or a single address; a string answer says what is wrong with it.
+
+    Bits set beyond the length are refused: they are a typing error more often than an intention.
+    IPv4-mapped prefixes come back as the IPv4 prefix they stand for.
+    """
+    if "%" in text:
+        return f"{text!r} carries a zone id; a prefix has none"
+    address, slash, length = text.partition("/")
+    if slash and not (length.isascii() and length.isdecimal()):
+        return f"{text!r} is not an IP prefix such as 192.0.2.0/24 or 2001:db8::/32"
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return f"{text!r} is not an IP prefix such as 192.0.2.0/24 or 2001:db8::/32"
+    if slash and ip_network(address).network_address != network.network_address:
+        return f"{text!r} has bits set beyond its length; did you mean {network}?"
+    if (
+        isinstance(network, IPv6Network)
+        and network.prefixlen >= _MAPPED_BITS
+        and int(network.network_address) >> 32 == _MAPPED_HIGH
+    ):
+        low = int(network.network_address) & 0xFFFF_FFFF
+        return IPv4Network((low, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+class PrefixMap(Generic[T]):
+    """Values by prefix, immutable; a look-up is one dict probe per distinct prefix length."""
+
+    __slots__ = ("_v4", "_v6")
+
+    def __init__(self, entries: Iterable[tuple[IPNetwork, T]]) -> None:
+        tables: dict[tuple[int, int], dict[int, tuple[T, ...]]] = {}
+        for network, value in entries:
+            shift = network.max_prefixlen - network.prefixlen
+            table = tables.setdefault((network.version, shift), {})
+            key = int(network.network_address) >> shift
+            table[key] = (*table.get(key, ()), value)
+        self._v4 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == 4)  # noqa: PLR2004 - IP version
+        self._v6 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == 6)  # noqa: PLR2004 - IP version
+
+    def __contains__(self, address: IPAddress) -> bool:
+        number = int(address)
+        for shift, table in self._v4 if isinstance(address, IPv4Address) else self._v6:
+            if number >> shift in table:
+                return True
+        return False
+
+    def matches(self, address: IPAddress) -> list[T]:
+        """Return the values of every prefix that holds ``address``, longest prefix first."""
+        number = int(address)
+        found: list[T] = []
+        for shift, table in self._v4 if isinstance(address, IPv4Address) else self._v6:
+            found += table.get(number >> shift, ())
+        return found
