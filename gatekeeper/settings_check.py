@@ -1,0 +1,252 @@
+"""What the types of the settings cannot say: fields that must fit each other and the machine.
+
+A check yields problems at their place in the settings; :mod:`gatekeeper.settings_load` adds the
+file, variable or flag. Each names the top-level fields it reads, so that the others still run when
+one of them is wrong already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from gatekeeper.settings import SecretSource, Settings
+    from gatekeeper.settings_shape import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong, at its place in the settings."""
+
+    place: Place
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A question to the settings, and the top-level fields it needs to be sound."""
+
+    reads: frozenset[str]
+    run: Callable[[Settings, Mapping[str, str]], Iterator[Problem]]
+    """Arguments: settings, environment."""
+
+
+def _urls(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for number, upstream in enumerate(settings.upstreams):
+        if not upstream.urls:
+            yield Problem(("upstreams", number, "urls"), "This needs at least one URL.")
+        for index, url in enumerate(upstream.urls):
+            if wrong := _wrong_with_url(url):
+                yield Problem(("upstreams", number, "urls", index), wrong)
+
+
+def _public_url(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if wrong := _wrong_with_url(settings.public_url):
+        yield Problem(("public_url",), wrong)
+
+
+def _wrong_with_url(url: str) -> str | None:
+    # The URL itself is never repeated in a message: it may carry a password.
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return "This must be a URL of printable ASCII characters without spaces."
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in {"http", "https"}:
+        return "This must be an http or https URL, such as https://host:port/path."
+    if parts.username is not None or parts.password is not None:
+        return (
+            "This must not carry a user name or password; use a credential from a file or variable."
+        )
+    if "?" in url or "#" in url:
+        return "This must not have a query or fragment."
+    return None
+
+
+def _upstream_tables(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for number, upstream in enumerate(settings.upstreams):
+        if not upstream.name:
+            yield Problem(("upstreams", number, "name"), "This must not be empty.")
+        if upstream.name in first:
+            message = f"This is the name of upstreams[{first[upstream.name]}] already."
+            yield Problem(("upstreams", number, "name"), message)
+        first.setdefault(upstream.name, number)
+        for field in ("models", "paths"):
+            if not getattr(upstream, field):
+                yield Problem(
+                    ("upstreams", number, field), "This must not be empty: it would match no call."
+                )
+        for index, path in enumerate(upstream.paths):
+            if not path.startswith("/"):
+                yield Problem(("upstreams", number, "paths", index), "This must start with /.")
+
+
+def _secret_shapes(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for place, source in _secrets(settings):
+        if (source.env is None) == (source.file is None):
+            yield Problem(place, "This needs exactly one of env and file.")
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
+    if settings.secret is not None:
+        yield ("secret",), settings.secret
+    for number, upstream in enumerate(settings.upstreams):
+        if upstream.credential is not None:
+            yield ("upstreams", number, "credential"), upstream.credential
+
+
+def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for number, issuer in enumerate(settings.jwt):
+        place: Place = ("jwt", number)
+        if (issuer.jwks_url is None) == (issuer.jwks_file is None):
+            yield Problem(place, "This needs exactly one of jwks_url and jwks_file.")
+        if issuer.jwks_url is not None and (wrong := _wrong_with_jwks_url(issuer.jwks_url)):
+            yield Problem((*place, "jwks_url"), wrong)
+        if not issuer.algorithms:
+            yield Problem((*place, "algorithms"), "This must not be empty.")
+        for field in ("issuer", "audience", "account_claim"):
+            if not getattr(issuer, field):
+                yield Problem((*place, field), "This must not be empty.")
+        if issuer.issuer in {other.issuer for other in settings.jwt[:number]}:
+            yield Problem((*place, "issuer"), "This is listed twice.")
+
+
+def _wrong_with_jwks_url(url: str) -> str | None:
+    base, _, _query = url.partition("?")  # some identity providers select keys by a query
+    return _wrong_with_url(base)
+
+
+def _listeners(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if not settings.listeners:
+        yield Problem(("listeners",), "This needs at least one listener.")
+    taken: dict[tuple[str, int], int] = {}
+    for number, listener in enumerate(settings.listeners):
+        place: Place = ("listeners", number)
+        if not listener.credentials:
+            yield Problem((*place, "credentials"), "This needs at least one mode.")
+        for index, proxy in enumerate(listener.trusted_proxies):
+            if not _is_network(proxy):
+                message = (
+                    "This must be an address or a prefix without host bits, such as 10.0.0.0/8."
+                )
+                yield Problem((*place, "trusted_proxies", index), message)
+        if listener.proxy_protocol and not listener.trusted_proxies:
+            yield Problem(
+                (*place, "proxy_protocol"), "This needs trusted_proxies: who may send the header."
+            )
+        if listener.proxy_protocol and listener.tls is not None:
+            yield Problem(
+                (*place, "proxy_protocol"), "This cannot be combined with tls on one listener."
+            )
+        address = (listener.host, listener.port)
+        if listener.port and address in taken:
+            yield Problem((*place, "port"), f"This is taken by listeners[{taken[address]}].")
+        taken.setdefault(address, number)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _ops_port(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    taken = {(each.host, each.port) for each in settings.listeners if each.port}
+    if (settings.ops.host, settings.ops.port) in taken:
+        yield Problem(("ops", "port"), "This is taken by a listener of callers.")
+
+
+def _jwt_mode(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.jwt:
+        return
+    for number, listener in enumerate(settings.listeners):
+        if "jwt" in listener.credentials:
+            message = "This asks for jwt, but no issuer is listed under jwt."
+            yield Problem(("listeners", number, "credentials"), message)
+
+
+def _cors(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for index, origin in enumerate(settings.cors.allow_origins):
+        wrong = origin != "*" and (_wrong_with_url(origin) or urlsplit(origin).path)
+        if wrong:
+            message = (
+                "This must be * or an origin, such as https://app.example.com, without a path."
+            )
+            yield Problem(("cors", "allow_origins", index), message)
+
+
+CONSISTENCY: Final = (
+    Check(frozenset({"upstreams"}), _urls),
+    Check(frozenset({"upstreams"}), _upstream_tables),
+    Check(frozenset({"upstreams", "secret"}), _secret_shapes),
+    Check(frozenset({"jwt"}), _issuers),
+    Check(frozenset({"listeners"}), _listeners),
+    Check(frozenset({"listeners", "ops"}), _ops_port),
+    Check(frozenset({"listeners", "jwt"}), _jwt_mode),
+    Check(frozenset({"public_url"}), _public_url),
+    Check(frozenset({"cors"}), _cors),
+)
+"""Checks that hold wherever the settings are read; they touch nothing outside them."""
+
+
+def _some_upstream(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if not settings.upstreams:
+        message = "This is empty: name a model endpoint here or by --upstream, or try --demo."
+        yield Problem(("upstreams",), message)
+
+
+def _listener_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for number, listener in enumerate(settings.listeners):
+        if listener.tls is not None:
+            place: Place = ("listeners", number, "tls")
+            yield from _readable((*place, "certificate"), listener.tls.certificate)
+            yield from _readable((*place, "key"), listener.tls.key)
+
+
+def _upstream_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for number, upstream in enumerate(settings.upstreams):
+        if upstream.ca_file is not None:
+            yield from _readable(("upstreams", number, "ca_file"), upstream.ca_file)
+
+
+def _key_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    for number, issuer in enumerate(settings.jwt):
+        if issuer.jwks_file is not None:
+            yield from _readable(("jwt", number, "jwks_file"), issuer.jwks_file)
+
+
+def _secrets_present(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
+    for place, source in _secrets(settings):
+        if source.env is not None and not environ.get(source.env):
+            yield Problem((*place, "env"), f"The variable {source.env} is not set.")
+        if source.file is not None:
+            yield from _readable((*place, "file"), source.file)
+
+
+def _readable(place: Place, path: Path) -> Iterator[Problem]:
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        yield Problem(place, f"{path} cannot be read: {error.strerror}.")
+
+
+SERVING: Final = (
+    Check(frozenset({"upstreams"}), _some_upstream),
+    Check(frozenset({"listeners"}), _listener_files),
+    Check(frozenset({"upstreams"}), _upstream_files),
+    Check(frozenset({"jwt"}), _key_files),
+    Check(frozenset({"upstreams", "secret"}), _secrets_present),
+)
+"""Checks of the machine that is about to serve; they open the files that are named."""

@@ -1,0 +1,57 @@
+"""What a store of limits promises, whichever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gatekeeper.policy.limits import Claim
+    from gatekeeper.policy.model import LimitStatus, Moment, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What an admitted call holds until it is settled or cancelled, or the hold expires."""
+
+    hold_id: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The answer to a reservation: what is held, and where every quota stands."""
+
+    held: Reservation | None
+    """``None`` when an enforced quota had no room: then nothing at all was charged."""
+    statuses: tuple[LimitStatus, ...]
+    """One for each claim, in their order, shadow ones included."""
+
+
+class Limiter(Protocol):
+    """Keeps buckets and leases. One suite of tests holds every implementation to this."""
+
+    async def reserve(
+        self, claims: Sequence[Claim], at: Moment, hold_s: float, hold_id: str
+    ) -> Reserved:
+        """Hold the worst case of every enforced claim, or of none (H22).
+
+        A claim in shadow mode never stands in the way (H31): when the call is admitted it is
+        charged if it fits, as it would be if it were enforced, and it is reported either way.
+        ``hold_s`` is how long the hold may be settled; after that it stays charged. ``hold_id``
+        is unique among open holds; a second use is a ``ValueError``.
+        """
+        ...
+
+    async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
+        """Replace the worst case by what was used, and free the slots; once, later ones do nothing.
+
+        What was used beyond the worst case is carried as debt. A request stays one request.
+        """
+        ...
+
+    async def cancel(self, reservation: Reservation, at: Moment) -> None:
+        """Give everything back: the call never reached the upstream. Once, like ``settle``."""
+        ...

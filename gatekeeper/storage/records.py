@@ -1,0 +1,369 @@
+"""Records of accounts and API keys in SQL: SQLite by default, PostgreSQL for a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from sqlalchemy import Table, event, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.storage.records_schema import (
+    ACCOUNTS,
+    API_KEYS,
+    META,
+    METADATA,
+    SCHEMA_VERSION,
+    AccountPatch,
+    AccountRow,
+    Changes,
+    ImportCount,
+    KeyCreation,
+    KeyRow,
+    Position,
+    Revocation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Row
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+_BUSY_TIMEOUT_MS: Final = 5_000
+_BATCH_ROWS: Final = 500
+_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_ACCOUNT_COLUMNS: Final = tuple(ACCOUNTS.c[field.name] for field in fields(AccountRow))
+_KEY_COLUMNS: Final = tuple(API_KEYS.c[field.name] for field in fields(KeyRow))
+
+
+class RecordsError(Exception):
+    """The records could not be opened, read or written."""
+
+
+class Records:
+    """Accounts and API keys. Every method raises :class:`RecordsError` when SQL could not."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # SQLite lets waiting writers sleep and race; ours queue.
+        self._writing = asyncio.Lock()
+        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Open the records at an SQLAlchemy ``url``, making the tables when there are none.
+
+        A database written by another schema version is refused, never altered.
+        """
+        target = _parse_url(url)
+        place = target.render_as_string(hide_password=True)
+        try:
+            if target.get_backend_name() == "sqlite":
+                await asyncio.to_thread(_make_private_file, target.database)
+            engine = create_async_engine(target)
+        except (OSError, ImportError, SQLAlchemyError) as error:
+            raise RecordsError(f"cannot open the records at {place}: {error}") from error
+        if target.get_backend_name() == "sqlite":
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        records = cls(engine)
+        try:
+            version = await records._prepare_tables()
+        except (OSError, SQLAlchemyError) as error:
+            await engine.dispose()
+            raise RecordsError(f"cannot open the records at {place}: {_cause(error)}") from error
+        if version != SCHEMA_VERSION:
+            await engine.dispose()
+            raise RecordsError(
+                f"the records at {place} have schema version {version}, this Gatekeeper needs "
+                f"{SCHEMA_VERSION}: use the release that wrote them, or migrate a copy"
+            )
+        return records
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def upsert_account(self, patch: AccountPatch, *, at: float) -> AccountRow:
+        """Set what ``patch`` names on one account, creating it when there is none."""
+        async with self._write() as connection:
+            await self._put_accounts(connection, [patch], at=at)
+            row = await connection.execute(
+                select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == patch.id)
+            )
+            return _account(row.one())
+
+    async def import_accounts(self, patches: Iterable[AccountPatch], *, at: float) -> ImportCount:
+        """Apply all ``patches`` in one transaction: either every account is set or none."""
+        async with self._write() as connection:
+            before = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
+            rows = 0
+            for batch in _batches(patches):
+                await self._put_accounts(connection, batch, at=at)
+                rows += len(batch)
+            after = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
+        created = after - before
+        return ImportCount(created=created, updated=rows - created)
+
+    async def keep_opaque(self, first_success_at: Mapping[str, float]) -> None:
+        """Record opaque accounts by the time their key first worked; known ones stay."""
+        if not first_success_at:
+            return
+        async with self._write() as connection:
+            seq = await _take_numbers(connection, len(first_success_at))
+            statement = self._insert(ACCOUNTS).on_conflict_do_nothing()
+            await connection.execute(
+                statement,
+                [
+                    _new_account(account_id, at=at)
+                    | {"created_at": at, "opaque": True, "seq": seq + offset}
+                    for offset, (account_id, at) in enumerate(first_success_at.items())
+                ],
+            )
+
+    async def account(self, account_id: str) -> AccountRow | None:
+        """Return one account."""
+        async with self._read() as connection:
+            found = await connection.execute(
+                select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == account_id)
+            )
+            row = found.one_or_none()
+        return None if row is None else _account(row)
+
+    async def accounts(self, *, after: str = "", limit: int = 100) -> tuple[AccountRow, ...]:
+        """Return a page of accounts by id, from the first id greater than ``after``."""
+        async with self._read() as connection:
+            rows = await connection.execute(
+                select(*_ACCOUNT_COLUMNS)
+                .where(ACCOUNTS.c.id > after)
+                .order_by(ACCOUNTS.c.id)
+                .limit(limit)
+            )
+            return tuple(_account(row) for row in rows)
+
+    async def create_key(self, key: KeyRow) -> KeyCreation:
+        """Record ``key``; an account that does not exist is created at ``key.created_at``."""
+        try:
+            async with self._write(passing=IntegrityError) as connection:
+                seq = await _take_numbers(connection, 2)
+                account = _new_account(key.account_id, at=key.created_at)
+                made = await connection.execute(
+                    self._insert(ACCOUNTS)
+                    .values(account | {"created_at": key.created_at, "seq": seq})
+                    .on_conflict_do_nothing()
+                )
+                row = {field.name: getattr(key, field.name) for field in fields(KeyRow)}
+                await connection.execute(insert(API_KEYS).values(row | {"seq": seq + 1}))
+        except IntegrityError:
+            return KeyCreation.TAKEN
+        return KeyCreation.CREATED_WITH_ACCOUNT if made.rowcount else KeyCreation.CREATED
+
+    async def revoke_key(self, key_id: str, *, at: float) -> Revocation:
+        """End a key at once and for good; running gates follow within a second."""
+        async with self._write() as connection:
+            seq = await _take_numbers(connection, 1)
+            done = await connection.execute(
+                update(API_KEYS)
+                .where(API_KEYS.c.key_id == key_id, API_KEYS.c.revoked_at.is_(None))
+                .values(revoked_at=at, seq=seq)
+            )
+            if done.rowcount:
+                return Revocation.REVOKED
+            found = await connection.scalar(
+                select(API_KEYS.c.key_id).where(API_KEYS.c.key_id == key_id)
+            )
+        return Revocation.UNKNOWN_KEY if found is None else Revocation.ALREADY_REVOKED
+
+    async def keys(
+        self, *, account_id: str | None = None, after: str = "", limit: int = 100
+    ) -> tuple[KeyRow, ...]:
+        """Return a page of keys by id, of one account or of all."""
+        query = select(*_KEY_COLUMNS).where(API_KEYS.c.key_id > after)
+        if account_id is not None:
+            query = query.where(API_KEYS.c.account_id == account_id)
+        async with self._read() as connection:
+            rows = await connection.execute(query.order_by(API_KEYS.c.key_id).limit(limit))
+            return tuple(_key(row) for row in rows)
+
+    async def changes_since(self, position: Position, *, limit: int = 250) -> Changes:
+        """Return rows written after ``position``, at most ``limit`` of each table."""
+        async with self._read() as connection:
+            # Read first: what is written while we read is then found by the next call.
+            head = await connection.scalar(select(META.c.seq).where(META.c.id == 1)) or 0
+            if head == position.all_of:
+                return Changes((), (), position, complete=True)
+            accounts = await _newer(connection, ACCOUNTS, position.accounts, limit)
+            keys = await _newer(connection, API_KEYS, position.keys, limit)
+        complete = max(len(accounts), len(keys)) < limit
+        return Changes(
+            accounts=tuple(_account(row[1:]) for row in accounts),
+            keys=tuple(_key(row[1:]) for row in keys),
+            position=Position(
+                accounts=accounts[-1][0] if accounts else position.accounts,
+                keys=keys[-1][0] if keys else position.keys,
+                all_of=head if complete else position.all_of,
+            ),
+            complete=complete,
+        )
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except (OSError, SQLAlchemyError) as error:
+            raise RecordsError(f"the records could not be read: {_cause(error)}") from error
+
+    @asynccontextmanager
+    async def _write(
+        self, *, passing: type[SQLAlchemyError] | None = None
+    ) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction; an error of type ``passing`` is the caller's to read."""
+        try:
+            async with self._writing, self._engine.begin() as connection:
+                yield connection
+        except (OSError, SQLAlchemyError) as error:
+            if passing is not None and isinstance(error, passing):
+                raise
+            raise RecordsError(f"the records could not be written: {_cause(error)}") from error
+
+    async def _prepare_tables(self) -> int:
+        """Create what is missing unless the schema is another version's; return that version."""
+        async with self._engine.begin() as connection:
+            await connection.execute(CreateTable(META, if_not_exists=True))
+            await connection.execute(
+                self._insert(META)
+                .values(id=1, version=SCHEMA_VERSION, seq=0)
+                .on_conflict_do_nothing()
+            )
+            version = await connection.scalar(select(META.c.version).where(META.c.id == 1))
+            if version != SCHEMA_VERSION:
+                return int(version or 0)
+            for table in METADATA.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+            return SCHEMA_VERSION
+
+    async def _put_accounts(
+        self, connection: AsyncConnection, patches: Sequence[AccountPatch], *, at: float
+    ) -> None:
+        seq = await _take_numbers(connection, len(patches))
+        # One statement per set of named fields: files name the same ones line after line.
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for offset, patch in enumerate(patches):
+            named = {name: _plain(value) for name, value in patch.fields.items()}
+            row = _new_account(patch.id, at=at) | named | {"seq": seq + offset}
+            groups.setdefault(tuple(sorted(named)), []).append(row)
+        for named_fields, rows in groups.items():
+            statement = self._insert(ACCOUNTS)
+            touched = (*named_fields, "updated_at", "seq")
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[ACCOUNTS.c.id],
+                    set_={name: statement.excluded[name] for name in touched},
+                ),
+                rows,
+            )
+
+
+async def _take_numbers(connection: AsyncConnection, count: int) -> int:
+    """Reserve ``count`` change numbers and return the first; other writers wait until commit."""
+    last = await connection.scalar(
+        update(META).where(META.c.id == 1).values(seq=META.c.seq + count).returning(META.c.seq)
+    )
+    return int(last) - count + 1
+
+
+async def _newer(
+    connection: AsyncConnection, table: Table, after: int, limit: int
+) -> Sequence[Row[Any]]:
+    columns = _ACCOUNT_COLUMNS if table is ACCOUNTS else _KEY_COLUMNS
+    query = select(table.c.seq, *columns).where(table.c.seq > after)
+    return (await connection.execute(query.order_by(table.c.seq).limit(limit))).all()
+
+
+def _new_account(account_id: str, *, at: float) -> dict[str, Any]:
+    defaults = AccountRow(account_id, updated_at=at)
+    return {field.name: _plain(getattr(defaults, field.name)) for field in fields(AccountRow)}
+
+
+def _plain(value: object) -> object:
+    """Return ``value`` as the database takes it."""
+    if isinstance(value, Tier | Assurance):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _account(row: Sequence[Any]) -> AccountRow:
+    values = dict(zip((column.name for column in _ACCOUNT_COLUMNS), row, strict=True))
+    try:
+        values["tier"] = Tier(values["tier"])
+        values["assurance"] = Assurance(values["assurance"])
+        values["owners"] = tuple(values["owners"])
+        values["owner_countries"] = tuple(values["owner_countries"])
+    except (TypeError, ValueError) as error:
+        raise RecordsError(f"account {values['id']!r} was damaged by hand: {error}") from error
+    return AccountRow(**values)
+
+
+def _key(row: Sequence[Any]) -> KeyRow:
+    return KeyRow(*row)
+
+
+def _batches(patches: Iterable[AccountPatch]) -> Iterator[list[AccountPatch]]:
+    rest = iter(patches)
+    while batch := list(islice(rest, _BATCH_ROWS)):
+        yield batch
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # The text may hold a password: it is not repeated.
+        raise RecordsError("records_url is not an SQLAlchemy URL such as sqlite:///file") from None
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise RecordsError(
+            f"records_url: {parsed.get_backend_name()} is not supported: use sqlite or postgresql"
+        )
+    return parsed.set(drivername=driver)
+
+
+def _make_private_file(database: str | None) -> None:
+    """Create the file for its owner alone: it lists who the callers are."""
+    if not database or database == ":memory:":
+        return
+    path = Path(database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _cause(error: Exception) -> str:
+    """Say what the driver said, without the statement and its values."""
+    original = getattr(error, "orig", None)
+    return str(original or type(error).__name__)

@@ -1,0 +1,203 @@
+"""What the records keep of accounts and keys: rows as values, tables as SQLAlchemy sees them.
+
+Every row carries ``seq``, the number of the write that last touched it. Writers take their numbers
+from the one row of ``records_meta`` inside the same transaction, which makes them queue: numbers
+become visible in order, so a reader that asks for ``seq > last`` never misses a row.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from gatekeeper.policy.model import Assurance, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_VERSION: Final = 1
+"""Raised by one with each change of the tables; a migration ships with it."""
+
+_MAX_NAME: Final = 200
+_ACCOUNT_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def is_account_id(text: str) -> bool:
+    """Tell whether ``text`` can name an account: 1-255 visible ASCII characters (OIDC ``sub``)."""
+    return _ACCOUNT_ID.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether ``text`` can name an organization: 1-200 printable characters."""
+    return 0 < len(text) <= _MAX_NAME and text.isprintable() and text == text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """One account as it is recorded. Times are Unix seconds; ``None`` means not known."""
+
+    id: str
+    organization: str | None = None
+    tier: Tier = Tier.STANDARD
+    assurance: Assurance = Assurance.NONE
+    assurance_expires: float | None = None
+    created_at: float | None = None
+    email_domain: str | None = None
+    banned_until: float | None = None
+    """``math.inf`` for a ban without end."""
+    ban_reason: str | None = None
+    owners: tuple[str, ...] = ()
+    owner_countries: tuple[str, ...] = ()
+    opaque: bool = False
+    """Whether it came from an upstream key that once worked, not from an operator."""
+    updated_at: float = 0.0
+
+
+FieldValue: TypeAlias = "str | float | tuple[str, ...] | Tier | Assurance | None"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPatch:
+    """What to set on an account; fields it does not name keep their value (new: the default)."""
+
+    id: str
+    fields: Mapping[str, FieldValue]
+    """Names of :data:`PATCH_FIELDS` only."""
+
+
+PATCH_FIELDS: Final = frozenset(
+    {
+        "organization",
+        "tier",
+        "assurance",
+        "assurance_expires",
+        "created_at",
+        "email_domain",
+        "banned_until",
+        "ban_reason",
+        "owners",
+        "owner_countries",
+    }
+)
+"""What an operator may set on an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One API key as it is recorded: its keyed digest, never the key."""
+
+    key_id: str
+    """Readable prefix of the key, such as ``gk_7f3a9c2e``; safe to show and log."""
+    digest: bytes
+    account_id: str
+    label: str = ""
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a reader has followed the records: the last number seen in each table."""
+
+    accounts: int = 0
+    keys: int = 0
+    all_of: int = 0
+    """Every write up to this number has been seen, so that one look tells that nothing is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows written after a position, oldest first, and the position after them."""
+
+    accounts: tuple[AccountRow, ...]
+    keys: tuple[KeyRow, ...]
+    position: Position
+    complete: bool
+    """False when there may be more: ask again from ``position``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCount:
+    """What an import did."""
+
+    created: int
+    updated: int
+
+
+class KeyCreation(StrEnum):
+    """How creating a key ended; an account that did not exist was created with it."""
+
+    CREATED = "created"
+    CREATED_WITH_ACCOUNT = "created_with_account"
+    TAKEN = "taken"
+    """Another key has this id or digest: draw again."""
+
+
+class Revocation(StrEnum):
+    """How revoking a key ended."""
+
+    REVOKED = "revoked"
+    ALREADY_REVOKED = "already_revoked"
+    UNKNOWN_KEY = "unknown_key"
+
+
+METADATA: Final = MetaData()
+
+META: Final = Table(
+    "records_meta",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+)
+"""One row, id 1: version of the schema and number of the last write."""
+
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("id", String(255), primary_key=True),
+    Column("organization", String(200)),
+    Column("tier", String(16), nullable=False),
+    Column("assurance", String(16), nullable=False),
+    Column("assurance_expires", Double),
+    Column("created_at", Double),
+    Column("email_domain", String(253)),
+    Column("banned_until", Double),
+    Column("ban_reason", Text),
+    Column("owners", JSON, nullable=False),
+    Column("owner_countries", JSON, nullable=False),
+    Column("opaque", Boolean, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("seq", BigInteger, nullable=False, index=True),
+)
+
+API_KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("key_id", String(32), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("account_id", String(255), ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("label", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("seq", BigInteger, nullable=False, index=True),
+)

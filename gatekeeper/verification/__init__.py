@@ -1,0 +1,1 @@
+"""Step-up: proving an identity."""
