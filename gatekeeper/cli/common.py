@@ -1,0 +1,111 @@
+"""What the commands share: settings, mistakes, records, output."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gatekeeper.app import StartError, master_secret, records_url
+from gatekeeper.settings_load import FILE_VARIABLE, load_settings
+from gatekeeper.storage.records import Records, RecordsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from gatekeeper.policy.mistake import Mistake
+    from gatekeeper.settings import Settings
+
+FAILED: Final = 1
+"""Exit code: the command ran, and the answer is not the wanted one."""
+MISTAKES: Final = 2
+"""Exit code: the input or the configuration is wrong."""
+
+_Result = TypeVar("_Result")
+
+settings_option = click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=FILE_VARIABLE,
+    help=f"Settings file (YAML); {FILE_VARIABLE} names it too.",
+)
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where the gate keeps its data."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def console() -> Console:
+    """Return the console that results go to; no colours when they are piped."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def give_up(mistakes: Iterable[Mistake]) -> NoReturn:
+    """Print every mistake on standard error and exit with 2."""
+    for mistake in mistakes:
+        click.echo(str(mistake), err=True)
+    raise SystemExit(MISTAKES)
+
+
+def settings_from(
+    settings_file: Path | None, flags: Mapping[str, object] | None = None, *, to_serve: bool = False
+) -> Settings:
+    """Load settings from file, environment and flags, or give up with all mistakes."""
+    found = load_settings(settings_file, os.environ, flags or {}, to_serve=to_serve)
+    if isinstance(found, list):
+        give_up(found)
+    return found
+
+
+def secret_of(settings: Settings) -> bytes:
+    """Return the gate's master secret, or give up."""
+    try:
+        return master_secret(settings, os.environ)
+    except StartError as error:
+        give_up(error.mistakes)
+
+
+def with_records(settings: Settings, work: Callable[[Records], Awaitable[_Result]]) -> _Result:
+    """Run ``work`` on the open records, or give up when they cannot be used."""
+
+    async def run() -> _Result:
+        records = await Records.open(records_url(settings))
+        try:
+            return await work(records)
+        finally:
+            await records.close()
+
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return asyncio.run(run())
+    except (RecordsError, OSError) as error:
+        click.echo(f"The records cannot be used: {error}", err=True)
+        raise SystemExit(MISTAKES) from error
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows as a table."""
+    drawn = Table(title=title, title_justify="left", show_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(drawn)
+
+
+def day(unix_s: float | None) -> str:
+    """Return a time as people read it, in UTC; empty for none."""
+    if unix_s is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "forever"

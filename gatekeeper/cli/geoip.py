@@ -1,0 +1,116 @@
+"""``gatekeeper geoip``: show what is known of an address, build the shipped databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import Progress
+
+from gatekeeper.cli.common import (
+    FAILED,
+    MISTAKES,
+    console,
+    json_option,
+    settings_from,
+    settings_option,
+    table,
+)
+from gatekeeper.facts.address import parse_address
+from gatekeeper.facts.geoip_build import BuildError, build
+from gatekeeper.facts.network import NetworkData
+
+if TYPE_CHECKING:
+    from gatekeeper.policy.model import NetworkFacts
+
+
+@click.group()
+def geoip() -> None:
+    """Look at network data, and build it."""
+
+
+@geoip.command()
+@click.argument("address")
+@json_option
+@settings_option
+def show(*, address: str, as_json: bool, settings_file: Path | None) -> None:
+    r"""Show every fact about ADDRESS and which source said so.
+
+    \b
+    Example:
+      gatekeeper geoip show 47.74.0.1
+    """
+    settings = settings_from(settings_file)
+    parsed = parse_address(address)
+    if parsed is None:
+        click.echo(f"{address!r} is not an IPv4 or IPv6 address", err=True)
+        raise SystemExit(MISTAKES)
+    # Digests are of no use outside the gate: a throw-away key keeps them from being compared.
+    data = NetworkData.load(settings.geoip, secret=os.urandom(32), now_unix_s=time.time())
+    for problem in data.problems:
+        click.echo(str(problem), err=True)
+    facts = data.observe(parsed)
+    if as_json:
+        click.echo(json.dumps(_plain(facts)))
+    else:
+        _print(address, facts)
+    if not data.sources:
+        raise SystemExit(FAILED)
+
+
+def _plain(facts: NetworkFacts) -> dict[str, object]:
+    values = asdict(facts)
+    del values["address_key"], values["prefix_key"]
+    return values
+
+
+def _print(address: str, facts: NetworkFacts) -> None:
+    values = _plain(facts)
+    lookups = values.pop("lookups")
+    values["listed_by"] = ", ".join(facts.listed_by)
+    table(address, ("fact", "value"), values.items())
+    console().print()
+    table(
+        "Look-ups",
+        ("view", "status", "source", "revision"),
+        ((lookup.view, lookup.status, lookup.source, lookup.revision) for lookup in facts.lookups)
+        if lookups
+        else (),
+    )
+
+
+@geoip.command(name="build")
+@click.argument("source_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("geoip"),
+    show_default=True,
+    help="Directory of the databases.",
+)
+def build_command(*, source_dir: Path, out: Path) -> None:
+    r"""Build the databases in SOURCE_DIR's format into --out; docs/geoip.md says from what.
+
+    \b
+    Example:
+      gatekeeper geoip build ./packages --out geoip
+    """
+    with Progress(console=console()) as progress:
+        tasks: dict[str, object] = {}
+
+        def report(name: str, rows: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=None)
+            progress.update(tasks[name], completed=rows)  # type: ignore[arg-type]
+
+        try:
+            built = build(source_dir, out, report)
+        except BuildError as error:
+            click.echo(str(error), err=True)
+            raise SystemExit(MISTAKES) from error
+    table("Built", ("file", "bytes", "rows"), ((f.name, f.bytes, f.rows) for f in built))

@@ -1,0 +1,81 @@
+"""``gatekeeper serve``: run the gate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+
+from gatekeeper.app import App, StartError
+from gatekeeper.app import serve as serve_until_signal
+from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
+from gatekeeper.cli.tour import Tour
+from gatekeeper.storage.records import RecordsError
+from gatekeeper.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from gatekeeper.settings import Settings
+
+
+@click.command()
+@click.option("--demo", is_flag=True, help="Front a built-in demo endpoint and print a tour.")
+@click.option("--upstream", multiple=True, help="URL of a model endpoint; several are equal ones.")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@click.option("--ops-port", type=int, help="Port of probes and metrics.")
+@click.option(
+    "--mode",
+    type=click.Choice(["enforce", "observe"]),
+    help="observe decides and records, but refuses only embargo and bad credentials.",
+)
+@click.option("--rules-dir", type=click.Path(path_type=Path), help="Directory of rule files.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the gate keeps its data.")
+@click.option("--public-url", help="How callers reach this gate from outside.")
+@click.option("--log-format", type=click.Choice(["json", "console"]), help="Form of the log.")
+@settings_option
+def serve(*, demo: bool, settings_file: Path | None, **flags: object) -> None:
+    r"""Run the gate until SIGTERM.
+
+    \b
+    Example:
+      gatekeeper serve --demo
+      gatekeeper serve --upstream http://127.0.0.1:8000 --port 8080
+      gatekeeper serve --settings gatekeeper.yaml
+    """
+    given = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    given["--upstream"] = given["--upstream"] or None
+    tour = Tour() if demo else None
+    if tour is not None:
+        given["--upstream"] = (tour.endpoint_url,)
+    settings = settings_from(settings_file, given, to_serve=True)
+    configure_logging(settings.log)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_run(settings, tour))
+        except StartError as error:
+            give_up(error.mistakes)
+        except RecordsError as error:
+            click.echo(f"The records cannot be used: {error}", err=True)
+            raise SystemExit(MISTAKES) from error
+
+
+async def _run(settings: Settings, tour: Tour | None) -> None:
+    if tour is not None:
+        settings = tour.prepared(settings)
+        await tour.start(settings)
+    app = await App.start(settings, os.environ)
+    for listener, port in zip(settings.listeners, app.ports, strict=True):
+        scheme = "http" if listener.tls is None else "https"
+        click.echo(f"Callers: {scheme}://{listener.host}:{port}")
+    click.echo(f"Probes and metrics: http://{settings.ops.host}:{app.ops_port}/metrics")
+    for upstream in settings.upstreams:
+        click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")
+    if tour is not None:
+        tour.tell(app.ports[0])
+    await serve_until_signal(app)
+    if tour is not None:
+        await tour.stop()

@@ -1,0 +1,130 @@
+"""The demo behind ``gatekeeper serve --demo``: an endpoint, a few accounts, and what to try."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+from aiohttp import web
+
+from gatekeeper.app import master_secret, records_url
+from gatekeeper.demo import build_demo_app
+from gatekeeper.facts.api_keys import issue_key
+from gatekeeper.policy.model import Tier
+from gatekeeper.storage.records import Records
+from gatekeeper.storage.records_schema import AccountPatch
+from gatekeeper.storage.secrets import derive
+
+if TYPE_CHECKING:
+    from gatekeeper.settings import Settings
+    from gatekeeper.storage.records_schema import FieldValue
+
+_DAY_S: Final = 86_400.0
+_ACCOUNTS: Final = {
+    "demo": (Tier.STANDARD, 400.0),
+    "demo-watched": (Tier.ELEVATED, 400.0),
+    "demo-restricted": (Tier.RESTRICTED, 400.0),
+}
+"""Accounts of the tour: tier, and age in days."""
+_LABEL: Final = "tour"
+
+
+class Tour:
+    """Starts the demo endpoint, makes its accounts, prints commands that each show something."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._runner: web.AppRunner | None = None
+        self._keys: dict[str, str] = {}
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the demo endpoint listens."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def prepared(self, settings: Settings) -> Settings:
+        """Trust forwarded headers from this machine, so that addresses can be tried."""
+        first, *rest = settings.listeners
+        open_first = first.model_copy(update={"trusted_proxies": ("127.0.0.1", "::1")})
+        return settings.model_copy(update={"listeners": (open_first, *rest)})
+
+    async def start(self, settings: Settings) -> None:
+        """Start the endpoint and make accounts with fresh keys; the last run's are revoked."""
+        self._runner = web.AppRunner(build_demo_app(), access_log=None)
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket).start()
+        subkey = derive(master_secret(settings, os.environ), "credentials")
+        now = time.time()
+        records = await Records.open(records_url(settings))
+        try:
+            for account_id, (tier, age_days) in _ACCOUNTS.items():
+                for old in await records.keys(account_id=account_id):
+                    if old.label == _LABEL and old.revoked_at is None:
+                        await records.revoke_key(old.key_id, at=now)
+                created_at = now - age_days * _DAY_S
+                fields: dict[str, FieldValue] = {"tier": tier, "created_at": created_at}
+                await records.upsert_account(AccountPatch(account_id, fields), at=now)
+                minted = await issue_key(
+                    records,
+                    subkey=subkey,
+                    account_id=account_id,
+                    label=_LABEL,
+                    at=now,
+                    expires_at=None,
+                    random_bytes=os.urandom,
+                )
+                self._keys[account_id] = minted.text
+        finally:
+            await records.close()
+
+    async def stop(self) -> None:
+        """Stop the endpoint."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def tell(self, port: int) -> None:
+        """Print the commands, one line each."""
+        key, watched, restricted = (self._keys[name] for name in _ACCOUNTS)
+        for title, command in (
+            ("an allowed call, from an ordinary address", _call(port, key)),
+            ("an address of an embargoed region: 451", _call(port, key, address="175.45.176.1")),
+            (
+                "a burst on a restricted account: five calls go through, then 429",
+                f"for i in 1 2 3 4 5 6 7; do {_call(port, restricted, flags=_STATUS_ONLY)}; done",
+            ),
+            (
+                "step-up: an account under observation asks for a frontier model: 403 with a link",
+                _call(port, watched, model="gpt-5"),
+            ),
+            ("streamed", _call(port, key, flags="-sN", more=',"stream":true')),
+            (
+                "why it was so: take the id from a Gatekeeper-Decision header",
+                "gatekeeper explain ID",
+            ),
+        ):
+            click.echo(f"\n# {title}\n{command}")
+        click.echo()
+
+
+_STATUS_ONLY: Final = "-so /dev/null -w '%{http_code}\\n'"
+
+
+def _call(
+    port: int,
+    key: str,
+    *,
+    address: str = "8.8.4.4",
+    model: str = "demo-small",
+    flags: str = "-si",
+    more: str = "",
+) -> str:
+    message = '{"role":"user","content":"Hello"}'
+    body = f'{{"model":"{model}","messages":[{message}]{more}}}'
+    return (
+        f"curl {flags} http://127.0.0.1:{port}/v1/chat/completions"
+        f" -H 'content-type: application/json' -H 'x-api-key: {key}'"
+        f" -H 'x-forwarded-for: {address}' -d '{body}'"
+    )

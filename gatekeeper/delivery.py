@@ -1,0 +1,226 @@
+"""Delivers an admitted call: forward it, pass the answer back, settle what was held, record it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper.listener.answers import grant_headers, refuse
+from gatekeeper.listener.body import BodyRefusedError, stream_body
+from gatekeeper.listener.head import CREDENTIAL_HEADERS
+from gatekeeper.policy.model import CredentialKind, Reason, Usage
+from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.upstream.client import Outgoing
+from gatekeeper.upstream.relay import Ending, Relay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from aiohttp.web import BaseRequest, StreamResponse
+    from multidict import CIMultiDict
+
+    from gatekeeper.dialects.base import Dialect, UsageReader
+    from gatekeeper.facts.directory import Directory
+    from gatekeeper.listener.head import Head
+    from gatekeeper.listener.intake import Taken
+    from gatekeeper.policy.model import Decision, Facts, Moment
+    from gatekeeper.policy.pricing import PriceBook
+    from gatekeeper.settings import Settings
+    from gatekeeper.storage.decision_log import DecisionLog
+    from gatekeeper.storage.limiter import Limiter, Reservation
+    from gatekeeper.telemetry import Metrics
+    from gatekeeper.upstream.client import Answer, Client
+    from gatekeeper.upstream.routes import RouteTable
+
+_OK: Final = 200
+_STATUS_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call on its way to an upstream, with all that was decided of it."""
+
+    request: BaseRequest
+    head: Head
+    taken: Taken
+    dialect: Dialect
+    facts: Facts
+    decision: Decision
+    reservation: Reservation | None
+    prices: PriceBook
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What it takes to forward and settle; built in :mod:`gatekeeper.app`."""
+
+    settings: Settings
+    clock: Callable[[], Moment]
+    directory: Directory
+    limiter: Limiter
+    log: DecisionLog
+    routes: RouteTable
+    client: Client
+    metrics: Metrics
+
+    async def deliver(self, call: Admitted) -> StreamResponse:
+        """Forward one call. Success, error and a caller that hangs up are settled alike."""
+        settings, outcome = self.settings, _Outcome(self, call)
+        try:
+            reached = await self._send(call)
+            if isinstance(reached, Reason):
+                outcome.failure = reached
+                failed = replace(call.decision, reason=reached)
+                return refuse(call.request, failed, call.dialect, settings)
+            reader = None
+            if call.taken.ask is not None and reached.status == _OK:
+                reader = call.dialect.usage_reader(call.taken.ask, reached.headers)
+            outcome.status, outcome.reader = reached.status, reader
+            outcome.relay = relay = Relay(reached, call.dialect, reader)
+            ours = grant_headers(call.request, call.decision, settings.cors)
+            return await relay.run(call.request, ours, settings.deadlines)
+        finally:
+            await outcome.settle()
+
+    async def _send(self, call: Admitted) -> Answer | Reason:
+        request, head, taken = call.request, call.head, call.taken
+        route, now = taken.route, self.clock()
+        endpoint = self.routes.pick(route, now.unix_s)
+        source = _BodySource(request, self.settings)
+        reached = await self.client.send(
+            Outgoing(
+                head.method,
+                endpoint.at(head.target.raw),
+                _headers_for(call),
+                source.stream() if taken.body is None and request.body_exists else taken.body,
+                route.tls,
+            ),
+            first_byte_s=self.settings.deadlines.first_byte_s,
+        )
+        if isinstance(reached, Reason):
+            if source.refused is not None:
+                return source.refused
+            if reached is Reason.UPSTREAM_UNREACHABLE:
+                self.routes.failed(endpoint, now.unix_s)
+            return reached
+        self.routes.succeeded(endpoint)
+        took_us = self.clock().monotonic_us - now.monotonic_us
+        self.metrics.observe("gatekeeper_first_byte_seconds", took_us * 1e-6)
+        return reached
+
+
+class _BodySource:
+    """A body that streams through; remembers why it stopped, which the client would not tell."""
+
+    def __init__(self, request: BaseRequest, settings: Settings) -> None:
+        self._request = request
+        self._settings = settings
+        self.refused: Reason | None = None
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the caller's body; raises :class:`BodyRefusedError` when a bound breaks."""
+        try:
+            async for chunk in stream_body(
+                self._request.content,
+                most_bytes=self._settings.sizes.max_body_bytes,
+                within_s=self._settings.deadlines.body_s,
+            ):
+                yield chunk
+        except BodyRefusedError as refused:
+            self.refused = refused.reason
+            raise
+
+
+class _Outcome:
+    """How one admitted call ended, and what it is charged."""
+
+    def __init__(self, delivery: Delivery, call: Admitted) -> None:
+        self._delivery = delivery
+        self._admitted = call
+        self.failure: Reason | None = None
+        self.status: int | None = None
+        self.reader: UsageReader | None = None
+        self.relay: Relay | None = None
+
+    async def settle(self) -> None:
+        """Charge, record and count, exactly once; runs on cancellation too."""
+        delivery, facts = self._delivery, self._admitted.facts
+        reservation, upstream = self._admitted.reservation, self._admitted.taken.route.name
+        now = delivery.clock()
+        usage = self._usage()
+        if reservation is not None:
+            if self.failure is Reason.UPSTREAM_UNREACHABLE:
+                await delivery.limiter.cancel(reservation, now)
+            else:
+                await delivery.limiter.settle(reservation, usage, now)
+        succeeded = self.status is not None and self.status // 100 == 2  # noqa: PLR2004 - 2xx
+        if succeeded and facts.credential.kind is CredentialKind.OPAQUE:
+            delivery.directory.note_opaque_success(facts.account.id, now.unix_s)
+        ending = self.relay.ending if self.relay is not None else Ending.CLIENT_GONE
+        delivery.log.append(
+            encode_record(
+                {
+                    "kind": "outcome",
+                    "id": self._admitted.decision.id,
+                    "at": now.unix_s,
+                    "upstream": upstream,
+                    "status": self.status,
+                    "failure": self.failure,
+                    "ending": ending if self.failure is None else None,
+                    "bytes_sent": 0 if self.relay is None else self.relay.bytes_sent,
+                    "usage": usage,
+                    "took_s": round(now.unix_s - facts.at, 6),
+                }
+            )
+        )
+        metrics = delivery.metrics
+        if self.failure is not None:
+            metrics.count("gatekeeper_upstream_failures", upstream, self.failure)
+        else:
+            status = _STATUS_CLASSES[(self.status or 0) // 100]
+            metrics.count("gatekeeper_answers", upstream, status, ending)
+        estimated = "yes" if usage.estimated else "no"
+        metrics.count("gatekeeper_tokens", "input", estimated, by=usage.input_tokens)
+        metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
+
+    def _usage(self) -> Usage:
+        """Tell what the answer consumed: reported, or estimated and never above what was held."""
+        call = self._admitted.facts.call
+        if self.failure is Reason.UPSTREAM_UNREACHABLE:
+            return Usage()
+        if self.relay is None:  # nothing came back, but the upstream may have read the prompt
+            return self._priced(Usage(call.input_tokens, 0, estimated=True))
+        if self.reader is None:
+            return Usage()
+        found = self.reader.result()
+        if found is None:
+            complete = self.relay.ending is Ending.COMPLETE
+            output = call.max_output_tokens if complete else 0
+            found = Usage(call.input_tokens, output, estimated=True)
+        if found.estimated:
+            found = Usage(
+                min(found.input_tokens, call.input_tokens),
+                min(found.output_tokens, call.max_output_tokens),
+                estimated=True,
+            )
+        return self._priced(found)
+
+    def _priced(self, usage: Usage) -> Usage:
+        cents = self._admitted.prices.cents(
+            self._admitted.facts.call.model, usage.input_tokens, usage.output_tokens
+        )
+        return replace(usage, cost_cents=cents)
+
+
+def _headers_for(call: Admitted) -> CIMultiDict[str]:
+    """Return the upstream's headers: its own credential where it has one, else the caller's."""
+    headers, credential = call.head.forwarded, call.taken.route.credential
+    if credential is not None or call.facts.credential.kind is CredentialKind.API_KEY:
+        for name in CREDENTIAL_HEADERS:  # a key of ours is nobody else's to see
+            headers.popall(name, None)
+    if credential is not None:
+        headers[credential[0]] = credential[1]
+    headers["Via"] = call.head.via
+    if call.request.body_exists and call.request.content_length is not None:
+        headers["Content-Length"] = str(call.request.content_length)
+    return headers

@@ -1,0 +1,30 @@
+"""API families: what a call asks, what an answer consumed, how a refusal is said.
+
+``dialect_for`` picks one; ``PLAIN`` takes what no other knows. One instance each, so ``is`` works.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper.dialects.anthropic_messages import AnthropicMessages, AnthropicTokenCount
+from gatekeeper.dialects.openai import OPENAI_ROUTES
+from gatekeeper.dialects.openai_chat import OpenAIChat
+from gatekeeper.dialects.plain import Plain
+
+if TYPE_CHECKING:
+    from gatekeeper.dialects.base import Dialect
+
+PLAIN: Final = Plain()
+DIALECTS: Final[tuple[Dialect, ...]] = (
+    OpenAIChat(),
+    AnthropicMessages(),
+    AnthropicTokenCount(),
+    *OPENAI_ROUTES,
+    PLAIN,
+)
+
+
+def dialect_for(method: str, path: str) -> Dialect:
+    """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches."""
+    return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)

@@ -1,0 +1,229 @@
+"""Reads JSON request bodies as every upstream would: one meaning, or a refusal.
+
+Limits rest on fields that the upstream reads too. A body that two JSON parsers read differently
+(a field twice, in another case, a number as text) would be held for one meaning and billed for the
+other, so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from gatekeeper.dialects.estimate import estimate_tokens, without_escapes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+Fields: TypeAlias = "dict[str, bytes]"
+"""Top-level fields of a body: name to JSON text."""
+
+MOST_TOKENS: Final = 10_000_000
+MOST_CHOICES: Final = 1_024
+_LONGEST_NUMBER: Final = 20
+_LONGEST_MODEL: Final = 256
+
+BOUNDS: Final = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "max_tokens_to_sample",
+    "n_predict",
+)
+"""Every spelling of the bound on output that some upstream obeys; the largest one counts (H23)."""
+CHOICES: Final = ("n", "best_of")
+_BILLING: Final = frozenset({"model", "stream", *BOUNDS, *CHOICES})
+_NO_PROMPT: Final = _BILLING | {
+    "frequency_penalty",
+    "logit_bias",
+    "presence_penalty",
+    "seed",
+    "service_tier",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "user",
+}
+"""Fields that never reach the model as text. A field that is not known here is counted."""
+
+_RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TOKENS: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None)
+_COUNT: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None)
+_FLAG: Final = msgspec.json.Decoder(bool | None)
+_TEXT: Final = msgspec.json.Decoder(str)
+_ANY: Final = msgspec.json.Decoder()
+_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_BEFORE_VALUE: Final = re.compile(
+    rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
+)
+_END: Final = re.compile(rb"[ \t\n\r]*\{?[ \t\n\r]*\}[ \t\n\r]*\Z")
+
+
+def read_fields(body: bytes) -> Fields | str:
+    """Split a body into its top-level fields, or say what is wrong with it."""
+    try:
+        found = _RAW_FIELDS.decode(body)
+    except RecursionError:
+        return "The body is nested too deeply."
+    except (msgspec.DecodeError, UnicodeError):
+        return "The body must be one JSON object (RFC 8259) in UTF-8."
+    if _repeats(body, found):
+        return "The body names a field twice at its top level."
+    for name in found:
+        if name not in _BILLING and name.casefold() in _BILLING:
+            return f"The field `{name.casefold()}` must be written in lower case."
+    return {name: bytes(value) for name, value in found.items()}
+
+
+def _repeats(body: bytes, found: dict[str, msgspec.Raw]) -> bool:
+    """Tell whether ``body`` has more fields than the parser, for which the last of equals wins.
+
+    Each value is looked for right behind its name, in order. A repeated name keeps its first place
+    and its last value, so either a value is not where it should be or a field is left at the end.
+    """
+    place = 0
+    for value in found.values():
+        head = _BEFORE_VALUE.match(body, place)
+        if head is None or not body.startswith(value, head.end()):
+            return True
+        place = head.end() + len(memoryview(value))
+    return _END.match(body, place) is None
+
+
+def model_of(fields: Fields) -> str | None:
+    """Return the model's name; ``None`` when it is missing or cannot be a name."""
+    try:
+        name = _TEXT.decode(fields["model"])
+    except (KeyError, msgspec.DecodeError, UnicodeError):
+        return None
+    return name if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL else None
+
+
+def flag(fields: Fields, name: str) -> bool | str:
+    """Return a boolean field, false when it is missing or null, or say what is wrong with it."""
+    value = _scalar(_FLAG, fields.get(name, b"null"))
+    return f"The field `{name}` must be true or false." if value is _WRONG else bool(value)
+
+
+def output_bound(fields: Fields) -> int | str | None:
+    """Return the largest bound on output that the body names, per choice."""
+    return _largest(fields, BOUNDS, _TOKENS, f"a whole number from 0 to {MOST_TOKENS}")
+
+
+def choices_of(fields: Fields) -> int | str:
+    """Return how many answers are to be generated per prompt."""
+    most = _largest(fields, CHOICES, _COUNT, f"a whole number from 1 to {MOST_CHOICES}")
+    return 1 if most is None else most
+
+
+def prompts_of(fields: Fields) -> int:
+    """Return how many prompts ``prompt`` holds (OpenAI completions take a list of them)."""
+    value = fields.get("prompt", b"")
+    if not value.startswith(b"["):
+        return 1
+    items = _ITEMS.decode(value)
+    tokens = bool(items) and bytes(items[0])[:1].isdigit()
+    return 1 if tokens else max(1, len(items))
+
+
+def _largest(
+    fields: Fields, names: tuple[str, ...], decoder: msgspec.json.Decoder[int | None], wanted: str
+) -> int | str | None:
+    most: int | None = None
+    for name in names:
+        value = fields.get(name)
+        if value is None:
+            continue
+        number = _scalar(decoder, value)
+        if number is _WRONG:
+            return f"The field `{name}` must be {wanted}."
+        if number is not None and (most is None or number > most):
+            most = number
+    return most
+
+
+_WRONG: Final = object()
+
+
+def _scalar(decoder: msgspec.json.Decoder[T], value: bytes) -> Any:
+    if len(value) > _LONGEST_NUMBER:  # a number with a million digits is slow to convert
+        return _WRONG
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeError):
+        return _WRONG
+
+
+# --- input tokens -------------------------------------------------------------------------------
+
+IMAGE_TOKENS: Final = 1_600
+"""Flat estimate of one image: what a large picture costs in either family."""
+ATTACHED_BYTES_PER_TOKEN: Final = 16
+"""Base64 characters of a document or recording that make one token, on the dear side."""
+_ATTACHMENT_MARKS: Final = (b"base64", b'"image', b'"input_', b'"file')
+_DEEPEST: Final = 8
+
+
+def input_tokens(fields: Fields) -> int:
+    """Estimate the tokens of everything in the body that may reach the model."""
+    return sum(_value_tokens(value) for name, value in fields.items() if name not in _NO_PROMPT)
+
+
+def _value_tokens(value: bytes) -> int:
+    if b'"type"' not in value or not any(mark in value for mark in _ATTACHMENT_MARKS):
+        return estimate_tokens(without_escapes(value))
+    try:
+        attached, rest = _without_attachments(_ANY.decode(value), 0)
+        return attached + estimate_tokens(msgspec.json.encode(rest))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return estimate_tokens(value)
+
+
+def _without_attachments(value: Any, depth: int) -> tuple[int, Any]:
+    """Cut images, documents and recordings out of content parts; return their tokens and the rest.
+
+    Only where an upstream reads them: a part with the right ``type`` and shape. Base64 in a text is
+    text.
+    """
+    if depth > _DEEPEST:
+        return 0, value
+    if isinstance(value, list):
+        pairs = [_without_attachments(item, depth + 1) for item in value]
+        return sum(tokens for tokens, _ in pairs), [rest for _, rest in pairs]
+    if not isinstance(value, dict):
+        return 0, value
+    count = _PARTS.get(kind) if isinstance(kind := value.get("type"), str) else None
+    if count is not None and (tokens := count(value)) is not None:
+        return tokens, None
+    tokens, content = _without_attachments(value.get("content"), depth + 1)
+    return tokens, {**value, "content": content}
+
+
+def _image(part: dict[str, Any]) -> int | None:
+    source = part.get("image_url", part.get("source"))
+    if isinstance(source, dict):
+        source = source.get("url", source.get("data"))
+    return IMAGE_TOKENS if isinstance(source, str) else None
+
+
+def _attachment(part: dict[str, Any]) -> int | None:
+    source = next((part[name] for name in ("source", "file", "input_audio") if name in part), part)
+    data = source.get("data", source.get("file_data")) if isinstance(source, dict) else None
+    if not isinstance(data, str) or source.get("type") == "text":
+        return None
+    return -(-len(data) // ATTACHED_BYTES_PER_TOKEN)
+
+
+_PARTS: Final[dict[str, Callable[[dict[str, Any]], int | None]]] = {
+    "image": _image,
+    "image_url": _image,
+    "input_image": _image,
+    "document": _attachment,
+    "file": _attachment,
+    "input_file": _attachment,
+    "input_audio": _attachment,
+}

@@ -1,0 +1,283 @@
+"""The path of one request: identify, locate, score, limit, decide, record, forward or refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper.delivery import Admitted
+from gatekeeper.dialects import PLAIN, dialect_for
+from gatekeeper.facts.address import client_address
+from gatekeeper.facts.credentials import NOBODY
+from gatekeeper.listener.answers import preflight, refuse
+from gatekeeper.listener.head import METHODS, BadRequest, read_head
+from gatekeeper.listener.intake import Taken, take
+from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
+from gatekeeper.policy.limits import LimitPlanner
+from gatekeeper.policy.model import (
+    Call,
+    Credential,
+    CredentialKind,
+    CredentialStatus,
+    Facts,
+    Reason,
+    Verdict,
+)
+from gatekeeper.policy.pricing import PriceBook
+from gatekeeper.policy.record import to_record
+from gatekeeper.policy.view import view_of
+from gatekeeper.settings import ForwardedHeader
+from gatekeeper.storage.decision_log import encode_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from aiohttp.web import BaseRequest, StreamResponse
+
+    from gatekeeper.delivery import Delivery
+    from gatekeeper.dialects.base import Dialect
+    from gatekeeper.facts.address import ClientAddress, TrustedProxies
+    from gatekeeper.facts.credentials import Authenticator
+    from gatekeeper.facts.network import NetworkData
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, Standing
+    from gatekeeper.policy.ruleset import RuleSet
+    from gatekeeper.settings import Settings
+    from gatekeeper.storage.decision_log import DecisionLog
+    from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.telemetry import Metrics
+    from gatekeeper.upstream.routes import RouteTable
+    from gatekeeper.verification.links import LinkSigner
+
+HOLD_S: Final = 3_600.0
+"""How long a reservation may stay open."""
+OWN_PATHS: Final = "/gatekeeper/"
+"""Paths that the gate answers itself."""
+_FORWARDED_LINES: Final = {
+    ForwardedHeader.X_FORWARDED_FOR: "x-forwarded-for",
+    ForwardedHeader.FORWARDED: "forwarded",
+}
+_UNREAD: Final = Credential(CredentialKind.NONE, CredentialStatus.MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one request is judged by, swapped as a whole: rules and network data."""
+
+    rules: RuleSet
+    network: NetworkData
+    planner: LimitPlanner
+    prices: PriceBook
+
+    @classmethod
+    def of(cls, rules: RuleSet, network: NetworkData) -> Snapshot:
+        """Work out what can be worked out once."""
+        return cls(rules, network, LimitPlanner(rules), PriceBook(rules))
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What differs from listener to listener."""
+
+    modes: Collection[CredentialKind]
+    trusted: TrustedProxies
+    forwarded_header: ForwardedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a gate is made of; built in :mod:`gatekeeper.app`."""
+
+    settings: Settings
+    clock: Callable[[], Moment]
+    new_id: Callable[[Moment], str]
+    authenticator: Authenticator
+    limiter: Limiter
+    log: DecisionLog
+    routes: RouteTable
+    delivery: Delivery
+    links: LinkSigner
+    metrics: Metrics
+    own_page: Callable[[str, Moment], StreamResponse]
+    """Answers a path under :data:`OWN_PATHS`."""
+
+
+class Gate:
+    """Judges and forwards calls. ``snapshot`` may be replaced at any time."""
+
+    def __init__(self, parts: Parts, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.active = 0
+        """Calls under way."""
+        self._drained: asyncio.Future[None] | None = None
+        self._parts = parts
+        self._observe = parts.settings.mode == "observe"
+
+    async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
+        """Answer one request of a listener."""
+        self.active += 1
+        try:
+            response = await self._handle(door, request)
+        finally:
+            self.active -= 1
+            if self._drained is not None and not self.active and not self._drained.done():
+                self._drained.set_result(None)
+        if self._drained is not None:
+            response.force_close()
+        return response
+
+    async def drained(self) -> None:
+        """Close each connection after its answer from now on; return when no call is left."""
+        self._drained = asyncio.get_running_loop().create_future()
+        if self.active:
+            await self._drained
+
+    async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
+        parts, now, at = self._parts, self.snapshot, self._parts.clock()
+        case = _Case(request, parts.new_id(at), at, now)
+        network = now.network.observe_client(_address(door, request))
+        head = read_head(request, parts.settings.name)
+        if isinstance(head, BadRequest):
+            # Nothing of a malformed head is believed or kept, not even its method.
+            method = request.method if request.method in METHODS else ""
+            facts = Facts(at.unix_s, network, _UNREAD, NOBODY, Call(method, ""))
+            return self._refuse_outright(case, head, facts, PLAIN)
+        path = head.target.path
+        dialect = dialect_for(head.method, path)
+        if (allowed := preflight(request, parts.settings.cors)) is not None:
+            return allowed
+        if path.startswith(OWN_PATHS):
+            return parts.own_page(path, at)
+
+        credential, account = parts.authenticator.identify(request.headers, door.modes, at.unix_s)
+        call = Call(head.method, path, dialect.name, client=head.client)
+        facts = Facts(at.unix_s, network, credential, account, call)
+        standing = screen(facts, now.rules)
+        if stops(standing, observe=self._observe):  # nothing spent, no body read
+            return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+
+        taken = await take(request, head, dialect, parts.routes, parts.settings)
+        if isinstance(taken, BadRequest):
+            return self._refuse_outright(case, taken, facts, dialect)
+        facts = replace(facts, call=_asked(call, taken, now.prices))
+        view = view_of(facts)
+        standing = assess(facts, view, now.rules, standing)
+        if stops(standing, observe=self._observe):
+            return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+
+        claims = now.planner.claims(facts, standing, view)
+        reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
+        decision = self._decide(case, standing, facts, reserved.statuses)
+        if not decision.admits:
+            if reserved.held is not None:
+                await parts.limiter.cancel(reserved.held, at)
+            return self._refuse(case, decision, facts, dialect)
+        return await parts.delivery.deliver(
+            Admitted(request, head, taken, dialect, facts, decision, reserved.held, now.prices)
+        )
+
+    def _decide(
+        self,
+        case: _Case,
+        standing: Standing,
+        facts: Facts,
+        limits: Sequence[LimitStatus] = (),
+    ) -> Decision:
+        """Conclude, record and count. A gate that cannot record admits nothing."""
+        parts = self._parts
+        decision = self._concluded(case, standing, facts, limits)
+        if decision.admits and not parts.log.accepting:
+            decision = self._concluded(case, outright(Reason.SERVICE_UNAVAILABLE), facts, ())
+        parts.log.append(encode_record(to_record(decision, facts, observe=self._observe)))
+        parts.metrics.count(
+            "gatekeeper_decisions",
+            decision.verdict.word,
+            decision.reason or "",
+            facts.call.dialect,
+            "yes" if decision.enforced else "no",
+        )
+        for found in decision.findings:
+            parts.metrics.count(
+                "gatekeeper_rule_matches", found.rule, found.mode, found.verdict.word
+            )
+        took_us = parts.clock().monotonic_us - case.at.monotonic_us
+        parts.metrics.observe("gatekeeper_decision_seconds", took_us * 1e-6)
+        return decision
+
+    def _concluded(
+        self, case: _Case, standing: Standing, facts: Facts, limits: Sequence[LimitStatus]
+    ) -> Decision:
+        return conclude(
+            standing,
+            tuple(limits),
+            case.now.rules,
+            decision_id=case.id,
+            at=facts.at,
+            observe=self._observe,
+        )
+
+    def _refuse_outright(
+        self, case: _Case, why: BadRequest, facts: Facts, dialect: Dialect
+    ) -> StreamResponse:
+        decision = self._decide(case, outright(why.reason, why.detail), facts)
+        return self._refuse(case, decision, facts, dialect)
+
+    def _refuse(
+        self, case: _Case, decision: Decision, facts: Facts, dialect: Dialect
+    ) -> StreamResponse:
+        link = None
+        if decision.obligation is not None and decision.verdict is Verdict.STEP_UP:
+            link = self._parts.links.issue(
+                facts.account.id, decision.obligation.assurance, case.id, case.at.unix_s
+            )
+        return refuse(
+            case.request,
+            decision,
+            dialect,
+            self._parts.settings,
+            kind=facts.credential.kind,
+            link=link,
+            said=facts.credential.detail,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One request under judgement."""
+
+    request: BaseRequest
+    id: str
+    at: Moment
+    now: Snapshot
+
+
+def _address(door: Door, request: BaseRequest) -> ClientAddress:
+    protocol = request.protocol
+    proxied = getattr(protocol, "proxied", None)
+    peer = getattr(protocol, "peer", "") if proxied is None else str(proxied)
+    header = _FORWARDED_LINES.get(door.forwarded_header)
+    lines = () if header is None else request.headers.getall(header, ())
+    return client_address(peer, lines, door.forwarded_header, door.trusted)
+
+
+def _asked(call: Call, taken: Taken, prices: PriceBook) -> Call:
+    """Return the call with what its body asks; a bound that it does not name is the model's."""
+    ask = taken.ask
+    if ask is None:
+        return replace(call, body_bytes=taken.body_bytes)
+    output = ask.max_output_tokens
+    if output is None:
+        output = prices.row(ask.model).max_output_tokens * ask.choices
+    return Call(
+        method=call.method,
+        path=call.path,
+        dialect=call.dialect,
+        model=ask.model,
+        stream=ask.stream,
+        input_tokens=ask.input_tokens,
+        max_output_tokens=output,
+        choices=ask.choices,
+        cost_cents=prices.cents(ask.model, ask.input_tokens, output),
+        body_bytes=taken.body_bytes,
+        client=call.client,
+    )

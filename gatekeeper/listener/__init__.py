@@ -1,0 +1,1 @@
+"""What reaches us by HTTP: parse it strictly, answer it usefully."""

@@ -1,0 +1,1 @@
+"""Forwards, streams, cancels, and picks which upstream."""
