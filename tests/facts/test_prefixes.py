@@ -1,0 +1,71 @@
+"""Prefixes: strict reading, and membership that agrees with the standard library."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatekeeper.facts.prefixes import PrefixMap, parse_prefix
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("2001:DB8:0::1", "2001:db8::1/128"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_reads_prefixes(text: str, network: str) -> None:
+    """Prefixes and single addresses are read; IPv4-mapped ones as the IPv4 they stand for."""
+    assert parse_prefix(text) == ip_network(network)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "10.0.0.0/255.0.0.0",
+        "fe80::%eth0/64",
+        "10.0.0.0/",
+        "1",
+    ],
+)
+def test_refuses_what_is_no_prefix(text: str) -> None:
+    """Host bits, netmasks, zone ids and nonsense are refused with a sentence."""
+    assert isinstance(parse_prefix(text), str)
+
+
+def test_says_which_prefix_was_meant() -> None:
+    """A prefix with host bits is answered with the network it lies in."""
+    assert "10.0.0.0/8" in str(parse_prefix("10.1.2.3/8"))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)), max_size=20),
+    st.integers(0, 2**32 - 1),
+)
+def test_agrees_with_the_standard_library(prefixes: list[tuple[int, int]], number: int) -> None:
+    """Membership and matches are those of ipaddress, longest prefix first."""
+    networks = [ip_network((number, length), strict=False) for number, length in prefixes]
+    address = IPv4Address(number)
+    found = PrefixMap((network, network) for network in networks)
+    expected = [network for network in networks if address in network]
+    assert (address in found) == bool(expected)
+    assert [each.prefixlen for each in found.matches(address)] == sorted(
+        (each.prefixlen for each in expected), reverse=True
+    )
+
+
+def test_families_do_not_mix() -> None:
+    """An IPv4 prefix never holds the IPv6 address of the same number."""
+    found = PrefixMap([(ip_network("0.0.0.0/8"), 1), (ip_network("2001:db8::/32"), 2)])
+    assert IPv6Address(1) not in found
+    assert found.matches(IPv6Address("2001:db8::1")) == [2]

@@ -1,0 +1,503 @@
+"""Limits of one process: reserved together or not at all, settled once, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gatekeeper.policy.limits import MICRO, Claim, Quota
+from gatekeeper.policy.model import Mode, Moment, OnFailure, Tier, Unit, Usage
+from gatekeeper.policy.ruleset import LimitRule
+from gatekeeper.storage.limiter_memory import MemoryLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    from gatekeeper.storage.limiter import Reservation, Reserved
+
+    T = TypeVar("T")
+
+IDS = map(str, itertools.count())
+
+
+def quota(
+    name: str = "r",
+    unit: Unit = Unit.REQUESTS,
+    amount: int = 10,
+    period_s: int = 10,
+    burst: int | None = None,
+    mode: Mode = Mode.ENFORCE,
+    tighten: float = 1.0,
+) -> Quota:
+    """Return a quota, by default of ten requests in ten seconds."""
+    return Quota.of(
+        LimitRule(
+            id=name,
+            description="",
+            mode=mode,
+            unit=unit,
+            per=("account",),
+            amount=amount,
+            period_s=period_s,
+            burst=burst or amount,
+            tiers=frozenset(Tier),
+            when=None,
+            on_store_failure=OnFailure.CLOSED,
+        ),
+        tighten,
+    )
+
+
+def claim(of: Quota | None = None, units: float = 1, partition: str = "a") -> Claim:
+    """Return a claim of whole units."""
+    return Claim(of or quota(), partition, int(units * MICRO))
+
+
+def moment(at_s: float, unix_s: float = 0.0) -> Moment:
+    """Return a reading of the clocks, by the monotonic one."""
+    return Moment(unix_s, round(at_s * MICRO))
+
+
+def now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits; one that does is a failure."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("it waited")
+
+
+class Desk:
+    """A limiter with the parts that tests leave alone filled in."""
+
+    def __init__(self, max_cells: int = 1000) -> None:
+        self.limiter = MemoryLimiter(max_cells)
+
+    def reserve(self, *claims: Claim, at: float = 0.0, hold_s: float = 60.0) -> Reserved:
+        """Reserve at a number of seconds."""
+        return now(self.limiter.reserve(claims, moment(at), hold_s, next(IDS)))
+
+    def hold(self, *claims: Claim, at: float = 0.0, hold_s: float = 60.0) -> Reservation:
+        """Reserve what must fit."""
+        held = self.reserve(*claims, at=at, hold_s=hold_s).held
+        assert held is not None
+        return held
+
+    def settle(self, held: Reservation, used: Usage | None = None, at: float = 0.0) -> None:
+        """Settle, by default to nothing used."""
+        now(self.limiter.settle(held, used or Usage(), moment(at)))
+
+    def cancel(self, held: Reservation, at: float = 0.0) -> None:
+        """Give everything back."""
+        now(self.limiter.cancel(held, moment(at)))
+
+    def left(self, of: Quota, at: float = 0.0, partition: str = "a") -> float:
+        """Return what remains, by asking for more than there can be."""
+        impossible = Claim(of, partition, of.burst + MICRO)
+        return self.reserve(impossible, at=at).statuses[0].remaining
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Return an empty limiter."""
+    return Desk()
+
+
+async def test_h21_two_thousand_at_once_admit_exactly_the_burst() -> None:
+    """No interleaving of tasks admits one more or one fewer."""
+    limiter = MemoryLimiter()
+    one = claim(quota(amount=137, period_s=3600))
+
+    async def ask() -> bool:
+        reserved = await limiter.reserve([one], moment(0), 60.0, next(IDS))
+        await asyncio.sleep(0)
+        return reserved.held is not None
+
+    assert sum(await asyncio.gather(*(ask() for _ in range(2000)))) == 137
+
+
+def test_statuses_tell_where_every_quota_stands(desk: Desk) -> None:
+    """Admitted: what is left afterwards. Refused: as it stood, and how long to wait."""
+    small, large = quota("small", amount=2), quota("large")
+    first = desk.reserve(claim(small, 2), claim(large, 3))
+    assert [(s.remaining, s.retry_after_s) for s in first.statuses] == [(0, 0), (7, 0)]
+    second = desk.reserve(claim(small, 1), claim(large, 3))
+    assert second.held is None
+    assert [(s.remaining, s.retry_after_s) for s in second.statuses] == [(0, 5), (7, 0)]
+
+
+def test_what_exceeds_the_burst_waits_for_ever(desk: Desk) -> None:
+    """No time mends it."""
+    assert desk.reserve(claim(units=11)).statuses[0].retry_after_s == math.inf
+
+
+def test_no_claims_are_always_admitted(desk: Desk) -> None:
+    """A call without limits holds nothing, and may be settled all the same."""
+    held = desk.hold()
+    desk.settle(held)
+    assert held.claims == ()
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=6))
+def test_h22_a_refusal_at_one_level_charges_no_other(asked: list[tuple[int, bool]]) -> None:
+    """Either every enforced level is charged, or none is, shadow ones included."""
+    desk = Desk()
+    levels = [
+        quota(f"r{n}", mode=Mode.ENFORCE if enforced else Mode.SHADOW)
+        for n, (_, enforced) in enumerate(asked)
+    ]
+    claims = [claim(level, units) for level, (units, _) in zip(levels, asked, strict=True)]
+    admitted = desk.reserve(*claims).held is not None
+    assert admitted == all(units <= 10 or not enforced for units, enforced in asked)
+    for level, (units, _) in zip(levels, asked, strict=True):
+        charged = units if admitted and units <= 10 else 0
+        assert desk.left(level) == 10 - charged
+
+
+def test_h22_refused_calls_leave_no_trace_in_memory(desk: Desk) -> None:
+    """A flood of refused calls makes no buckets."""
+    for number in range(100):
+        desk.reserve(claim(units=11, partition=str(number)), claim(quota("s")))
+    assert len(desk.limiter) == 0
+
+
+def test_h31_a_shadow_quota_never_stands_in_the_way(desk: Desk) -> None:
+    """It is reported as short, and takes no more than it would have if it were enforced."""
+    shadow = quota("shadow", amount=1, mode=Mode.SHADOW)
+    desk.hold(claim(shadow), claim())
+    reserved = desk.reserve(claim(shadow), claim())
+    assert reserved.held is not None
+    assert [c.quota.rule for c in reserved.held.claims] == ["r"]
+    assert [s.fits for s in reserved.statuses] == [False, True]
+    desk.cancel(reserved.held)
+    assert desk.left(shadow) == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "left"),
+    [
+        (Unit.REQUESTS, 4),
+        (Unit.INPUT_TOKENS, 8),
+        (Unit.OUTPUT_TOKENS, 1),
+        (Unit.COST, 9.5),
+    ],
+)
+def test_settling_moves_the_worst_case_to_what_was_used(
+    desk: Desk, unit: Unit, left: float
+) -> None:
+    """Refund or debt in tokens and cost; a request stays what it was."""
+    of = quota(unit=unit)
+    desk.settle(desk.hold(claim(of, 6)), Usage(2, 9, 0.5))
+    assert desk.left(of) == left
+
+
+def test_overshoot_is_carried_as_debt(desk: Desk) -> None:
+    """What was used beyond the burst keeps the bucket shut until it has drained."""
+    of = quota(unit=Unit.OUTPUT_TOKENS)
+    desk.settle(desk.hold(claim(of, 1)), Usage(output_tokens=25))
+    (status,) = desk.reserve(claim(of, 1)).statuses
+    assert (status.remaining, status.retry_after_s) == (0, 16)
+    assert desk.reserve(claim(of, 1), at=15.9).held is None
+    assert desk.reserve(claim(of, 1), at=16).held is not None
+
+
+def test_what_costs_nothing_is_admitted_beside_a_debt_and_settled(desk: Desk) -> None:
+    """A zero worst case makes no bucket, but usage that turns up is charged."""
+    of = quota(unit=Unit.OUTPUT_TOKENS)
+    held = desk.hold(claim(of, 0))
+    assert len(desk.limiter) == 0
+    desk.settle(held, Usage(output_tokens=30))
+    assert desk.left(of) == 0
+    assert desk.reserve(claim(of, 0)).held is not None
+
+
+def test_settled_once(desk: Desk) -> None:
+    """A second settlement or a late cancellation changes nothing."""
+    of = quota(unit=Unit.OUTPUT_TOKENS)
+    held = desk.hold(claim(of, 8))
+    desk.settle(held, Usage(output_tokens=5))
+    desk.settle(held, Usage(output_tokens=5))
+    desk.cancel(held)
+    assert desk.left(of) == 5
+
+
+def test_cancelling_gives_everything_back(desk: Desk) -> None:
+    """Requests too: the call never reached the upstream."""
+    requests, slots = quota("r"), quota("s", Unit.CONCURRENCY, amount=2)
+    desk.cancel(desk.hold(claim(requests), claim(slots)))
+    assert (desk.left(requests), desk.left(slots)) == (10, 2)
+
+
+def test_an_expired_hold_stays_charged(desk: Desk) -> None:
+    """It is forgotten: a settlement that comes too late refunds nothing."""
+    of = quota(unit=Unit.OUTPUT_TOKENS, period_s=100_000)
+    held = desk.hold(claim(of, 8), hold_s=30)
+    desk.settle(held, at=30)
+    assert desk.left(of, at=30) == pytest.approx(2, abs=0.01)
+
+
+def test_a_settlement_after_the_bucket_was_dropped_refunds_nothing(desk: Desk) -> None:
+    """A bucket that drained and went is as full as can be."""
+    held = desk.hold(claim(quota(unit=Unit.COST), 5))
+    desk.hold(claim(quota("other"), 1), at=20)
+    assert len(desk.limiter) == 1
+    desk.settle(held, at=20)
+    assert len(desk.limiter) == 1
+
+
+def test_a_hold_id_is_used_once(desk: Desk) -> None:
+    """Two open holds of one id would free each other's slots."""
+    held = desk.hold(claim())
+    with pytest.raises(ValueError, match="hold_id"):
+        now(desk.limiter.reserve([claim()], moment(0), 60.0, held.hold_id))
+
+
+def test_h29_slots_are_leases(desk: Desk) -> None:
+    """A slot that nobody gives back returns when its lease ends."""
+    slots = quota(unit=Unit.CONCURRENCY, amount=2, period_s=30)
+    desk.hold(claim(slots))
+    desk.hold(claim(slots), at=10)
+    assert desk.reserve(claim(slots), at=29.9).held is None
+    desk.hold(claim(slots), at=30)
+    assert desk.reserve(claim(slots), at=30).held is None
+
+
+def test_h29_a_slot_is_never_freed_twice(desk: Desk) -> None:
+    """Neither settling twice, nor settling after the lease ended, frees another call's slot."""
+    slots = quota(unit=Unit.CONCURRENCY, amount=1, period_s=30)
+    first = desk.hold(claim(slots))
+    desk.settle(first)
+    second = desk.hold(claim(slots))
+    desk.settle(first)
+    assert desk.left(slots) == 0
+    desk.hold(claim(slots), at=30)
+    desk.settle(second, at=31)
+    assert desk.left(slots, at=31) == 0
+
+
+def test_a_slot_is_freed_even_when_the_hold_has_expired(desk: Desk) -> None:
+    """The charge is forgotten, the slot is not: the call has ended."""
+    slots = quota(unit=Unit.CONCURRENCY, amount=1, period_s=1000)
+    held = desk.hold(claim(slots), hold_s=5)
+    desk.settle(held, at=10)
+    assert desk.left(slots, at=10) == 1
+
+
+def test_h28_steps_of_the_wall_clock_change_nothing(desk: Desk) -> None:
+    """An hour either way is neither a free burst nor a lock-out."""
+    one = claim(quota(amount=1, period_s=10))
+    desk.hold(one)
+    for step_s in (-3600.0, 3600.0):
+        at = Moment(step_s, 0)
+        assert now(desk.limiter.reserve([one], at, 60.0, next(IDS))).held is None
+    at = Moment(-3600.0, 10 * MICRO)
+    assert now(desk.limiter.reserve([one], at, 60.0, next(IDS))).held is not None
+
+
+def test_h28_late_calls_do_not_turn_the_clock_back(desk: Desk) -> None:
+    """Calls read the clock before a slow body: interleaved with fast ones they refill nothing."""
+    one = claim(quota(amount=1, period_s=60))
+    desk.hold(one, at=100)
+    for _ in range(10):
+        assert desk.reserve(one, at=41).held is None
+        assert desk.reserve(one, at=100).held is None
+
+
+def test_a_reload_keeps_the_level(desk: Desk) -> None:
+    """Other numbers for the same rule find the same bucket; a lowered burst leaves a debt."""
+    desk.hold(claim(quota(amount=10), 8))
+    assert desk.left(quota(amount=20)) == 12
+    assert desk.left(quota(amount=5)) == 0
+    assert desk.left(quota(amount=5), at=8) == 1
+
+
+def test_a_tightened_caller_finds_less_room(desk: Desk) -> None:
+    """The same bucket, asked with half the burst."""
+    desk.hold(claim(quota(), 4))
+    assert desk.left(quota(tighten=0.5)) == 1
+
+
+# --- bounded memory
+
+
+def test_h41_any_number_of_keys_is_bounded() -> None:
+    """Drained buckets go as new ones come: what is kept is what still matters.
+
+    ``bench/limiter.py`` does the same with a million.
+    """
+    desk = Desk(max_cells=5_000)
+    of = quota(amount=100, period_s=1)
+    most = 0
+    for number in range(20_000):
+        desk.hold(claim(of, partition=str(number)), at=number / 10_000, hold_s=0.01)
+        most = max(most, len(desk.limiter))
+    assert most <= 500
+    assert desk.limiter.overflowed == 0
+    assert len(desk.limiter._open) <= 200
+
+
+def test_h41_at_the_cap_new_partitions_share_one_bucket() -> None:
+    """A used-up bucket is never forgotten, memory does not grow, and a flood gets one quota."""
+    desk = Desk(max_cells=10)
+    of = quota(amount=3, period_s=1000)
+    for number in range(10):
+        desk.hold(claim(of, 3, partition=f"known{number}"))
+    flood = [desk.reserve(claim(of, partition=f"new{n}")).held for n in range(50)]
+    assert sum(held is not None for held in flood) == 3
+    assert len(desk.limiter) == 11
+    assert desk.limiter.overflowed == 50
+    assert all(desk.left(of, partition=f"known{n}") == 0 for n in range(10))
+    assert flood[0] is not None
+    desk.cancel(flood[0])
+    assert desk.left(of, partition="new") == 1
+
+
+def test_h41_room_is_made_at_the_cap_in_time() -> None:
+    """Once the old buckets have drained, refused calls alone make room again."""
+    desk = Desk(max_cells=4)
+    of = quota(amount=1, period_s=10)
+    for number in range(4):
+        desk.hold(claim(of, partition=str(number)))
+    for _ in range(12):
+        desk.reserve(claim(of, 9), at=20)
+    assert len(desk.limiter) == 0
+    assert desk.hold(claim(of, partition="new"), at=20)
+
+
+def test_h41_slots_of_the_overflow_pool_come_back() -> None:
+    """Concurrency at the cap shares a pool, and settling finds the slot there."""
+    desk = Desk(max_cells=1)
+    slots = quota(unit=Unit.CONCURRENCY, amount=1, period_s=1000)
+    desk.hold(claim(slots, partition="known"))
+    held = desk.hold(claim(slots, partition="new"))
+    assert desk.reserve(claim(slots, partition="newer")).held is None
+    desk.settle(held)
+    assert desk.reserve(claim(slots, partition="newer")).held is not None
+
+
+# --- whatever happens, in whatever order
+
+
+class Books(RuleBasedStateMachine):
+    """Calls of one account in any order, against a second set of books."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of = quota(unit=Unit.OUTPUT_TOKENS, amount=7, period_s=3, burst=20)
+        self.slots = quota("slots", Unit.CONCURRENCY, amount=3, period_s=1_000_000)
+        self.desk = Desk()
+        self.at_us = 0
+        self.net = 0
+        self.open: dict[str, tuple[Reservation, int]] = {}
+
+    def at(self) -> float:
+        """Return the time in seconds."""
+        return self.at_us / MICRO
+
+    @rule(step_us=st.integers(0, 4 * MICRO))
+    def wait(self, step_us: int) -> None:
+        """Let time pass."""
+        self.at_us += step_us
+
+    @rule(units=st.integers(1, 25), late_us=st.integers(0, MICRO))
+    def reserve(self, units: int, late_us: int) -> None:
+        """Ask, perhaps with a clock that was read a while ago."""
+        reserved = self.desk.reserve(
+            claim(self.of, units),
+            claim(self.slots),
+            at=max(0, self.at_us - late_us) / MICRO,
+            hold_s=1_000_000,
+        )
+        if reserved.held is not None:
+            assert len(self.open) < 3
+            self.net += units * MICRO
+            self.open[reserved.held.hold_id] = (reserved.held, units)
+        elif all(status.fits for status in reserved.statuses):
+            raise AssertionError("refused without a reason")
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), used=st.integers(0, 40))
+    def settle(self, data: st.DataObject, used: int) -> None:
+        """Settle one of the open calls, twice."""
+        held, units = self.open.pop(data.draw(st.sampled_from(sorted(self.open))))
+        for _ in range(2):
+            self.desk.settle(held, Usage(output_tokens=used), at=self.at())
+        self.net += (used - units) * MICRO
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Cancel one of the open calls, twice."""
+        held, units = self.open.pop(data.draw(st.sampled_from(sorted(self.open))))
+        self.desk.cancel(held, at=self.at())
+        self.desk.cancel(held, at=self.at())
+        self.net -= units * MICRO
+
+    @invariant()
+    def never_more_than_burst_and_rate(self) -> None:
+        """Net of refunds the level covers what was admitted, less what time gave back."""
+        used = self.of.burst - self.desk.left(self.of, at=self.at()) * MICRO
+        if used < self.of.burst:
+            assert self.net <= used + self.at_us * 7 / 3 + 1
+
+    @invariant()
+    def slots_are_conserved(self) -> None:
+        """As many slots are taken as calls are open."""
+        assert self.desk.left(self.slots, at=self.at()) == 3 - len(self.open)
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 50),
+    st.integers(1, 100),
+    st.integers(1, 50),
+    st.lists(st.tuples(st.integers(0, 3 * MICRO), st.integers(1, 50)), max_size=60),
+)
+def test_admitted_cost_never_exceeds_burst_and_rate_in_any_window(
+    amount: int, period_s: int, burst: int, calls: list[tuple[int, int]]
+) -> None:
+    """Over every stretch of any schedule, without settlements."""
+    desk = Desk()
+    of = quota(unit=Unit.COST, amount=amount, period_s=period_s, burst=burst)
+    at_us, admitted = 0, []
+    for gap_us, units in calls:
+        at_us += gap_us
+        if desk.reserve(claim(of, units), at=at_us / MICRO).held is not None:
+            admitted.append((at_us, units))
+    for first in range(len(admitted)):
+        total = 0
+        for at_us, units in admitted[first:]:
+            total += units
+            span_us = at_us - admitted[first][0]
+            # one microsecond of rounding in the bookkeeping of the test itself
+            assert total * MICRO * period_s <= burst * MICRO * period_s + (span_us + 1) * amount
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 1000),
+    st.sampled_from([1, 7, 60, 3600, 86_400]),
+    st.lists(st.integers(0, 10_000), min_size=1, max_size=80),
+)
+def test_a_steady_caller_is_never_starved(amount: int, period_s: int, delays_us: list[int]) -> None:
+    """Asking no faster than the rate, with a burst of one, is never refused (H27)."""
+    desk = Desk()
+    one = claim(quota(amount=amount, period_s=period_s, burst=1))
+    every_us = -(-period_s * MICRO // amount)
+    at_us = 0
+    for delay_us in delays_us:
+        assert desk.reserve(one, at=at_us / MICRO).held is not None
+        at_us += every_us + delay_us
