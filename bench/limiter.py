@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import timeit
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,7 +188,7 @@ def main() -> None:
     record = {"kind": "decision", "id": "d" * 26, "facts": call, "limits": last}
     line = encode_record(record)
     show(f"encode a record of {len(line)} bytes", lambda: encode_record(record))
-    flood(Quota.of(rule_set().limits[6]))
+    flood(Quota.of(replace(rule_set().limits[6], amount=600, burst=600)))
     with tempfile.TemporaryDirectory() as directory:
         log = DecisionLog(settings.DecisionLog(directory=Path(directory), spool_records=10_000_000))
         show("append it to the decision log", lambda: log.append(line))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import random
 import signal
 import ssl
@@ -36,13 +35,13 @@ from gatekeeper.storage.records import Records
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
 from gatekeeper.telemetry import Metrics
-from gatekeeper.upstream.client import SessionClient
+from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import Endpoint, Route, RouteTable
 from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.pages import VerificationPages
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from gatekeeper.policy.ruleset import RuleSet
@@ -62,26 +61,34 @@ class StartError(Exception):
         self.mistakes = mistakes
 
 
-def clock() -> Moment:
+def system_clock() -> Moment:
     """Read both clocks."""
     return Moment(time.time(), time.monotonic_ns() // 1_000)
 
 
 def new_id(at: Moment) -> str:
     """Return a decision id: milliseconds, so that ids sort by time, then 64 bits of chance."""
-    return f"dec_{int(at.unix_s * 1_000):012x}{os.urandom(8).hex()}"
+    return f"dec_{int(at.unix_s * 1_000):012x}{random.getrandbits(64):016x}"
 
 
 def master_secret(settings: Settings, environ: Mapping[str, str]) -> bytes:
     """Return the secret that keys everything; raises :class:`StartError`."""
-    found = (
-        load_or_create_secret(settings.data_dir)
-        if settings.secret is None
-        else read_secret(settings.secret, environ, min_bytes=32)
-    )
+    try:
+        found = (
+            load_or_create_secret(settings.data_dir)
+            if settings.secret is None
+            else read_secret(settings.secret, environ, min_bytes=32)
+        )
+    except OSError as error:
+        raise StartError([_unwritable(settings, error)]) from error
     if isinstance(found, Mistake):
         raise StartError([found])
     return found
+
+
+def _unwritable(settings: Settings, error: OSError) -> Mistake:
+    wrong = f"{settings.data_dir} cannot be written: {error.strerror}."
+    return Mistake("settings", None, "data_dir", wrong)
 
 
 def records_url(settings: Settings) -> str:
@@ -94,15 +101,18 @@ def rules_archive(settings: Settings) -> Path:
     return settings.data_dir / "revisions"
 
 
-def load_snapshot(settings: Settings, secret: bytes) -> Snapshot:
+def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snapshot:
     """Read rules and network data; raises :class:`StartError` for rules that are wrong."""
     texts = read_texts(settings.rules_dir)
     rules: RuleSet | list[Mistake] = texts if isinstance(texts, list) else parse_rules(texts)
     if isinstance(texts, list) or isinstance(rules, list):
         raise StartError(rules if isinstance(rules, list) else [])
-    archive(rules_archive(settings), rules.revision, texts)
+    try:
+        archive(rules_archive(settings), rules.revision, texts)
+    except OSError as error:
+        raise StartError([_unwritable(settings, error)]) from error
     network = NetworkData.load(
-        settings.geoip, secret=derive(secret, "network"), now_unix_s=time.time()
+        settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
     )
     return Snapshot.of(rules, network)
 
@@ -110,8 +120,9 @@ def load_snapshot(settings: Settings, secret: bytes) -> Snapshot:
 class App:
     """A gate with its listeners. Use ``async with await App.start(...)``, or :func:`serve`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], Moment] = system_clock) -> None:
         self.settings = settings
+        self._clock = clock
         self.metrics = Metrics()
         self.ports: list[int] = []
         """Bound ports of the data listeners, in the order of the settings."""
@@ -124,9 +135,14 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, settings: Settings, environ: Mapping[str, str]) -> Self:
+    async def start(
+        cls,
+        settings: Settings,
+        environ: Mapping[str, str],
+        clock: Callable[[], Moment] = system_clock,
+    ) -> Self:
         """Build everything and listen; raises :class:`StartError` with all that is wrong."""
-        app = cls(settings)
+        app = cls(settings, clock)
         try:
             await app._build(environ)
         except BaseException:
@@ -142,9 +158,15 @@ class App:
         """Stop at once."""
         await self.stop(drain_s=0.0)
 
+    def leave(self) -> None:
+        """Turn readiness red and ask callers to connect elsewhere; calls are served on."""
+        self.ready = False
+        for _, server in self._servers:
+            server.leaving = True
+
     async def stop(self, *, drain_s: float) -> None:
         """Stop listening, let calls under way end for ``drain_s``, then cut what is left."""
-        self.ready = False
+        self.leave()
         for listening, _ in self._servers:
             listening.close()
         for _, server in self._servers:
@@ -159,15 +181,16 @@ class App:
     async def _build(self, environ: Mapping[str, str]) -> None:
         settings, metrics = self.settings, self.metrics
         secret = master_secret(settings, environ)
-        snapshot = load_snapshot(settings, secret)
+        snapshot = load_snapshot(settings, secret, self._unix_s())
         for problem in snapshot.network.problems:
             self._log.warning("network_data", problem=str(problem))
         records = await Records.open(records_url(settings))
         self._exit.push_async_callback(records.close)
         directory = await Directory.load(
-            records, mail_listed_by=DisposableDomains.bundled().listed_by, at=time.time()
+            records, mail_listed_by=DisposableDomains.bundled().listed_by, at=self._unix_s()
         )
         gc.freeze()  # accounts live as long as the process: no collection need walk them again
+        self._exit.push_async_callback(self._write_rest, directory)
         self._spawn(self._keep_fresh(directory))
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
@@ -176,10 +199,7 @@ class App:
         routes = RouteTable(
             [_route(upstream, environ) for upstream in settings.upstreams], settings.health
         )
-        client = SessionClient(
-            connect_s=settings.deadlines.connect_s,
-            max_field_bytes=settings.sizes.max_header_bytes,
-        )
+        client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
@@ -187,7 +207,7 @@ class App:
         self.gate = Gate(
             Parts(
                 settings=settings,
-                clock=clock,
+                clock=self._clock,
                 new_id=new_id,
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
@@ -196,7 +216,7 @@ class App:
                 log=log,
                 routes=routes,
                 delivery=Delivery(
-                    settings, clock, directory, limiter, log, routes, client, metrics
+                    settings, self._clock, directory, limiter, log, routes, client, metrics
                 ),
                 links=links,
                 metrics=metrics,
@@ -207,13 +227,16 @@ class App:
         self._declare_gauges(directory, log)
         await self._listen(log)
 
+    def _unix_s(self) -> float:
+        return self._clock().unix_s
+
     async def _tokens(self, secret: bytes) -> JwtVerifier | None:
         if not self.settings.jwt:
             return None
         session = aiohttp.ClientSession()
         self._exit.push_async_callback(session.close)
         issuers = [
-            issuer_of(config, session=session, clock=time.time, chance=random.random)
+            issuer_of(config, session=session, clock=self._unix_s, chance=random.random)
             for config in self.settings.jwt
         ]
         for issuer in issuers:
@@ -234,12 +257,16 @@ class App:
         failing = False
         while True:
             await asyncio.sleep(_REFRESH_S)
-            answered = await directory.refresh(time.time())
+            answered = await directory.refresh(self._unix_s())
             if failing == answered:
                 failing = not answered
                 self._log.warning(
                     "records", failing=failing, error=directory.last_error if failing else ""
                 )
+
+    async def _write_rest(self, directory: Directory) -> None:
+        """Keep the opaque accounts that became known since the last refresh."""
+        await directory.refresh(self._unix_s())
 
     def _declare_gauges(self, directory: Directory, log: DecisionLog) -> None:
         gauge = self.metrics.gauge
@@ -251,7 +278,7 @@ class App:
         gauge(
             "gatekeeper_records_stale_seconds",
             "Age of the accounts and keys served.",
-            lambda: directory.staleness_s(time.time()),
+            lambda: directory.staleness_s(self._unix_s()),
         )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
@@ -274,11 +301,8 @@ class App:
 
     def _server(self, listener: Listener) -> GateServer:
         trusted = TrustedProxies(listener.trusted_proxies)
-        door = Door(
-            frozenset(map(CredentialKind, listener.credentials)),
-            trusted,
-            listener.forwarded_header,
-        )
+        modes = frozenset(map(CredentialKind, listener.credentials))
+        door = Door.of(modes, listener.forwarded_header, trusted)
         return GateServer(
             partial(self.gate.handle, door),
             deadlines=self.settings.deadlines,
@@ -354,7 +378,11 @@ def _route(upstream: Upstream, environ: Mapping[str, str]) -> Route:
         credential = (upstream.credential_header, f"Bearer {value}" if bearer else value)
     tls = None
     if upstream.ca_file is not None:
-        tls = ssl.create_default_context(cafile=upstream.ca_file)
+        try:
+            tls = ssl.create_default_context(cafile=upstream.ca_file)
+        except OSError as error:
+            wrong = f"{upstream.ca_file} is no bundle of certificates: {error.strerror}"
+            raise StartError([Mistake("settings", None, "upstreams.ca_file", wrong)]) from error
     return Route(
         name=upstream.name,
         models=upstream.models,
@@ -372,6 +400,6 @@ async def serve(app: App) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     await asked.wait()
-    app.ready = False
+    app.leave()
     await asyncio.sleep(app.settings.deadlines.readiness_s)
     await app.stop(drain_s=app.settings.deadlines.drain_s)

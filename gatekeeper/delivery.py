@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
 from gatekeeper.listener.head import CREDENTIAL_HEADERS
-from gatekeeper.policy.model import CredentialKind, Reason, Usage
+from gatekeeper.policy.model import CredentialKind, Reason, Usage, Verdict
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, Relay
@@ -36,8 +39,7 @@ _OK: Final = 200
 _STATUS_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True, gc=False):
     """A call on its way to an upstream, with all that was decided of it."""
 
     request: BaseRequest
@@ -70,7 +72,10 @@ class Delivery:
             reached = await self._send(call)
             if isinstance(reached, Reason):
                 outcome.failure = reached
-                failed = replace(call.decision, reason=reached)
+                # In observe mode the decision may be a refusal: nothing of it is told.
+                failed = replace(
+                    call.decision, verdict=Verdict.UNAVAILABLE, reason=reached, detail=None
+                )
                 return refuse(call.request, failed, call.dialect, settings)
             reader = None
             if call.taken.ask is not None and reached.status == _OK:
@@ -87,15 +92,15 @@ class Delivery:
         route, now = taken.route, self.clock()
         endpoint = self.routes.pick(route, now.unix_s)
         source = _BodySource(request, self.settings)
+        streams = taken.body is None and request.body_exists
         reached = await self.client.send(
             Outgoing(
                 head.method,
                 endpoint.at(head.target.raw),
                 _headers_for(call),
-                source.stream() if taken.body is None and request.body_exists else taken.body,
+                source.stream() if streams else taken.body or None,
                 route.tls,
-            ),
-            first_byte_s=self.settings.deadlines.first_byte_s,
+            )
         )
         if isinstance(reached, Reason):
             if source.refused is not None:

@@ -42,6 +42,7 @@ class DemoSettings:
     token_s: float = 0.0
     """Pause before each further token."""
     clock: Callable[[], float] = time.time
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class _RefusedError(Exception):
@@ -102,7 +103,7 @@ class _Demo:
         return {"id": name, "object": "model", "created": 1_767_225_600, "owned_by": "gatekeeper"}
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        self._check_key(request.headers.get("authorization", "").removeprefix("Bearer "))
+        self._check_key(request)
         body = await _json_object(request)
         model, messages = self._check_model(body), _messages(body)
         bounds = [_bound(body, name) for name in ("max_tokens", "max_completion_tokens")]
@@ -168,7 +169,7 @@ class _Demo:
         yield b"data: [DONE]\n\n"
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
-        self._check_key(request.headers.get("x-api-key", ""))
+        self._check_key(request)
         if "anthropic-version" not in request.headers:
             raise _RefusedError(400, "anthropic-version: header is required")
         body = await _json_object(request)
@@ -225,7 +226,10 @@ class _Demo:
         )
         yield _event({"type": "message_stop"})
 
-    def _check_key(self, key: str) -> None:
+    def _check_key(self, request: web.Request) -> None:
+        """Take either header in either family: ``anthropic`` sends Bearer since its version 2."""
+        key = request.headers.get("x-api-key", "")
+        key = key or request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._settings.keys and key not in self._settings.keys:
             raise _RefusedError(401, "Incorrect API key provided.")
 
@@ -240,13 +244,13 @@ class _Demo:
     async def _think(self, tokens: int) -> None:
         delay_s = self._settings.first_token_s + self._settings.token_s * tokens
         if delay_s > 0:
-            await asyncio.sleep(delay_s)
+            await self._settings.pause(delay_s)
 
     async def _paced(self, tokens: tuple[str, ...]) -> AsyncIterator[str]:
         delay_s = self._settings.first_token_s
         for token in tokens:
             if delay_s > 0:
-                await asyncio.sleep(delay_s)
+                await self._settings.pause(delay_s)
             yield token
             delay_s = self._settings.token_s
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gatekeeper.delivery import Admitted
 from gatekeeper.dialects import PLAIN, dialect_for
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 
 HOLD_S: Final = 3_600.0
 """How long a reservation may stay open."""
+_REMEMBERED: Final = 8_192
 OWN_PATHS: Final = "/gatekeeper/"
 """Paths that the gate answers itself."""
 _FORWARDED_LINES: Final = {
@@ -80,8 +85,23 @@ class Door:
     """What differs from listener to listener."""
 
     modes: Collection[CredentialKind]
-    trusted: TrustedProxies
     forwarded_header: ForwardedHeader
+    locate: Callable[[str, tuple[str, ...]], ClientAddress]
+    """Client address from peer and forwarded lines; remembers, as callers keep connections."""
+
+    @classmethod
+    def of(
+        cls,
+        modes: Collection[CredentialKind],
+        header: ForwardedHeader,
+        trusted: TrustedProxies,
+    ) -> Door:
+        """Return a door that believes ``header`` of ``trusted`` proxies."""
+
+        def locate(peer: str, lines: tuple[str, ...]) -> ClientAddress:
+            return client_address(peer, lines, header, trusted)
+
+        return cls(modes, header, lru_cache(_REMEMBERED)(locate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +161,9 @@ class Gate:
             # Nothing of a malformed head is believed or kept, not even its method.
             method = request.method if request.method in METHODS else ""
             facts = Facts(at.unix_s, network, _UNREAD, NOBODY, Call(method, ""))
-            return self._refuse_outright(case, head, facts, PLAIN)
+            refusal = self._refuse_outright(case, head, facts, PLAIN)
+            refusal.force_close()  # nor are the bytes that follow it
+            return refusal
         path = head.target.path
         dialect = dialect_for(head.method, path)
         if (allowed := preflight(request, parts.settings.cors)) is not None:
@@ -167,10 +189,14 @@ class Gate:
 
         claims = now.planner.claims(facts, standing, view)
         reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
-        decision = self._decide(case, standing, facts, reserved.statuses)
-        if not decision.admits:
-            if reserved.held is not None:
+        admitted = False
+        try:
+            decision = self._decide(case, standing, facts, reserved.statuses)
+            admitted = decision.admits
+        finally:
+            if not admitted and reserved.held is not None:
                 await parts.limiter.cancel(reserved.held, at)
+        if not admitted:
             return self._refuse(case, decision, facts, dialect)
         return await parts.delivery.deliver(
             Admitted(request, head, taken, dialect, facts, decision, reserved.held, now.prices)
@@ -241,8 +267,7 @@ class Gate:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True, gc=False):
     """One request under judgement."""
 
     request: BaseRequest
@@ -256,8 +281,8 @@ def _address(door: Door, request: BaseRequest) -> ClientAddress:
     proxied = getattr(protocol, "proxied", None)
     peer = getattr(protocol, "peer", "") if proxied is None else str(proxied)
     header = _FORWARDED_LINES.get(door.forwarded_header)
-    lines = () if header is None else request.headers.getall(header, ())
-    return client_address(peer, lines, door.forwarded_header, door.trusted)
+    lines = () if header is None else tuple(request.headers.getall(header, ()))
+    return door.locate(peer, lines)
 
 
 def _asked(call: Call, taken: Taken, prices: PriceBook) -> Call:

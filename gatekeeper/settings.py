@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Part(BaseModel):
@@ -42,7 +42,8 @@ class Listener(_Part):
     port: Port = 8080
     tls: Tls | None = None
     credentials: tuple[Credential, ...] = ("api_key",)
-    """Modes in which callers may identify themselves, freely combined."""
+    """Modes in which callers may identify themselves, freely combined. ``opaque`` (keys of the
+    upstream's own, which it alone checks) is refused beside an upstream's ``credential``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or prefixes of proxies whose forwarded header (or PROXY header) is believed."""
     forwarded_header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR
@@ -111,6 +112,7 @@ class DecisionLog(_Part):
     """Where decisions are written, as JSON lines."""
 
     directory: Path = Path("var/decisions")
+    """Unset: ``decisions`` in ``data_dir``."""
     max_file_bytes: Annotated[int, Field(ge=4096)] = 100_000_000
     keep_files: Annotated[int, Field(ge=1)] = 20
     on_failure: Literal["refuse", "spool"] = "refuse"
@@ -217,3 +219,11 @@ class Settings(_Part):
     health: Health = Health()
     step_up: StepUp = StepUp()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _logs_beside_the_data(self) -> Self:
+        if "directory" not in self.decision_log.model_fields_set:
+            update = {"directory": self.data_dir / "decisions"}
+            # Frozen is for those who use settings; here they are still being made.
+            self.__dict__["decision_log"] = self.decision_log.model_copy(update=update)
+        return self

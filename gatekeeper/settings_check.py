@@ -176,6 +176,19 @@ def _jwt_mode(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Probl
             yield Problem(("listeners", number, "credentials"), message)
 
 
+def _opaque_mode(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if all(upstream.credential is None for upstream in settings.upstreams):
+        return
+    for number, listener in enumerate(settings.listeners):
+        if "opaque" in listener.credentials:
+            message = (
+                "This lets anybody in: opaque keys are checked by the upstream alone, and an "
+                "upstream whose credential is swapped in never sees them. "
+                "Take opaque out, or the credential of every upstream."
+            )
+            yield Problem(("listeners", number, "credentials"), message)
+
+
 def _cors(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
     for index, origin in enumerate(settings.cors.allow_origins):
         wrong = origin != "*" and (_wrong_with_url(origin) or urlsplit(origin).path)
@@ -194,6 +207,7 @@ CONSISTENCY: Final = (
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
     Check(frozenset({"listeners", "jwt"}), _jwt_mode),
+    Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client.metrics_core import Metric
+    from structlog.typing import EventDict
 
     from gatekeeper.settings import Log
 
@@ -95,6 +96,8 @@ class Metrics(Collector):
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Declare a gauge that is read when scraped."""
+        if name in {*self._gauges, *_COUNTERS, *_HISTOGRAMS}:
+            raise ValueError(f"the metric {name} is declared twice")
         self._gauges[name] = (text, read)
 
     def collect(self) -> Iterator[Metric]:
@@ -125,8 +128,12 @@ def configure_logging(log: Log) -> None:
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others print local variables
+        )
     )
+    safe: list[structlog.typing.Processor] = [] if log.format == "json" else [_printable]
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -143,9 +150,25 @@ def configure_logging(log: Log) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *safe,
+                render,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape what could break a line or steer a terminal (H38); tracebacks keep their lines."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            lines = value.split("\n") if name in {"exception", "stack"} else [value]
+            event[name] = "\n".join(
+                line if line.isprintable() else line.encode("unicode_escape").decode()
+                for line in lines
+            )
+    return event

@@ -76,6 +76,17 @@ def test_one_field_of_a_listener_can_be_set_from_outside(write: Write) -> None:
     assert loaded(None, {"GATEKEEPER_LISTENERS__0__PORT": "91"}, {}).listeners[0].port == 91
 
 
+def test_decisions_are_kept_with_the_other_data(write: Write) -> None:
+    """Moving the data moves the decision log, unless it has a place of its own."""
+    assert loaded(None, {}, {}).decision_log.directory == Path("var/decisions")
+    moved = loaded(None, {}, {"--data-dir": "/data"})
+    assert moved.decision_log.directory == Path("/data/decisions")
+    file = write("decision_log: {directory: /logs, keep_files: 3}\n")
+    assert loaded(file, {}, {"--data-dir": "/data"}).decision_log.directory == Path("/logs")
+    file = write("data_dir: here\ndecision_log: {keep_files: 3}\n")
+    assert loaded(file, {}, {}).decision_log.directory == file.parent / "here/decisions"
+
+
 def test_variables_hold_lists_and_mappings_as_json() -> None:
     """A list replaces the default; an item may still be changed by a longer name."""
     environ = {
@@ -337,6 +348,15 @@ def test_any_text_is_settings_or_mistakes(text: str) -> None:
         ("listeners: []", "listeners", "at least one"),
         ("listeners: [{credentials: []}]", "listeners[0].credentials", "at least one"),
         ("listeners: [{credentials: [jwt]}]", "listeners[0].credentials", "no issuer"),
+        (
+            (
+                "{listeners: [{}, {port: 81, credentials: [api_key, opaque]}], upstreams: ["
+                "{name: a, urls: ['http://a']},"
+                "{name: b, urls: ['http://b'], credential: {env: B}}]}"
+            ),
+            "listeners[1].credentials",
+            "lets anybody in",
+        ),
         ("listeners: [{trusted_proxies: [x]}]", "listeners[0].trusted_proxies[0]", "prefix"),
         (
             "listeners: [{trusted_proxies: [10.0.0.1/8]}]",

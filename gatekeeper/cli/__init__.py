@@ -16,7 +16,7 @@ from gatekeeper.cli.serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gatekeeper")
 def main() -> None:
-    r"""Stand in front of model endpoints: identify, locate, score, limit, decide, explain.
+    """Stand in front of model endpoints: identify, locate, score, limit, decide, explain.
 
     \b
     Example:

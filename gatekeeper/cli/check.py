@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @json_option
 @settings_option
 def check(*, rules_dir: Path | None, as_json: bool, settings_file: Path | None) -> None:
-    r"""Validate settings, rules and network data, and run the cases of rules/cases.
+    """Validate settings, rules and network data, and run the cases of rules/cases.
 
     Exits with 1 when a case fails, with 2 when something cannot be read.
 

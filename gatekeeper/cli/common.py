@@ -28,6 +28,9 @@ FAILED: Final = 1
 MISTAKES: Final = 2
 """Exit code: the input or the configuration is wrong."""
 
+_NO_FOLD: Final = 10_000
+"""Characters a line; tables are only as wide as they need to be."""
+
 _Result = TypeVar("_Result")
 
 settings_option = click.option(
@@ -44,8 +47,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def console() -> Console:
-    """Return the console that results go to; no colours when they are piped."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """Return the console that results go to; piped, they have no colours and no line is folded."""
+    piped = not sys.stdout.isatty()
+    return Console(width=_NO_FOLD if piped else None, soft_wrap=piped, highlight=False)
 
 
 def give_up(mistakes: Iterable[Mistake]) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from msgspec import structs
 
 from gatekeeper.app import rules_archive
 from gatekeeper.cli.common import (
@@ -68,7 +70,7 @@ def explain(
     settings_file: Path | None,
     data_dir: Path | None,
 ) -> None:
-    r"""Explain a described request, or the recorded decision DECISION_ID.
+    """Explain a described request, or the recorded decision DECISION_ID.
 
     What is not described is an ordinary caller: residential, US, a standard account of 400 days.
 
@@ -83,6 +85,8 @@ def explain(
     if isinstance(rules, list):
         give_up(rules)
     if decision_id is not None:
+        if assignments or address is not None:
+            raise click.UsageError("A recorded decision has its facts: leave --set and --address.")
         _recorded(decision_id, settings, rules, as_json=as_json)
         return
     facts = _described(assignments, address, settings)
@@ -120,7 +124,7 @@ def _described(assignments: tuple[str, ...], address: str | None, settings: Sett
         click.echo(f"{address!r} is not an IPv4 or IPv6 address", err=True)
         raise SystemExit(MISTAKES)
     data = NetworkData.load(settings.geoip, secret=os.urandom(32), now_unix_s=facts.at)
-    return replace(facts, network=data.observe(parsed))
+    return structs.replace(facts, network=data.observe(parsed))
 
 
 def _typed(kind: FieldType | None, text: str) -> object:
@@ -161,7 +165,7 @@ def _recorded(decision_id: str, settings: Settings, rules: RuleSet, *, as_json: 
         raise SystemExit(FAILED)
     decision = recorded.replay(used)
     same = decision.verdict is recorded.verdict
-    _show(decision, recorded.facts, as_json=as_json, same=same)
+    _show(decision, recorded.facts, as_json=as_json, observe=recorded.observe, same=same)
     if not same_rules and not as_json:
         now = recorded.replay(rules)
         click.echo(f"By today's rules ({rules.revision}): {now.verdict.word}")
@@ -169,9 +173,16 @@ def _recorded(decision_id: str, settings: Settings, rules: RuleSet, *, as_json: 
         raise SystemExit(FAILED)
 
 
-def _show(decision: Decision, facts: Facts, *, as_json: bool, same: bool | None = None) -> None:
+def _show(
+    decision: Decision,
+    facts: Facts,
+    *,
+    as_json: bool,
+    observe: bool = False,
+    same: bool | None = None,
+) -> None:
     if as_json:
-        record = to_record(decision, facts, observe=not decision.enforced)
+        record = to_record(decision, facts, observe=observe)
         if same is not None:
             record["same_verdict_offline"] = same
         click.echo(encode_record(record).decode(), nl=False)
@@ -207,10 +218,10 @@ def _show(decision: Decision, facts: Facts, *, as_json: bool, same: bool | None 
                 limit.unit,
                 "+".join(limit.per) or "everybody",
                 limit.mode,
-                f"{limit.requested:g}",
-                f"{limit.remaining:g}",
-                f"{limit.limit:g}",
-                f"{limit.retry_after_s:g} s" if limit.retry_after_s else "",
+                _amount(limit.requested),
+                _amount(limit.remaining),
+                _amount(limit.limit),
+                _wait(limit.retry_after_s),
             )
             for limit in decision.limits
         ),
@@ -223,3 +234,14 @@ def _show(decision: Decision, facts: Facts, *, as_json: bool, same: bool | None 
         out.print(f"Needs: {decision.obligation.assurance} (by {decision.obligation.rule})")
     if same is not None:
         out.print(f"Same verdict offline: {'yes' if same else 'no'}")
+
+
+def _wait(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "never fits"
+    return f"{_amount(seconds)} s" if seconds else ""
+
+
+def _amount(value: float) -> str:
+    """Return a number as people read it: whole, or with two decimals; never with an exponent."""
+    return f"{value:,.2f}".removesuffix(".00")

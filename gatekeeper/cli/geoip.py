@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 from rich.progress import Progress
 
 from gatekeeper.cli.common import (
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def geoip() -> None:
-    """Look at network data, and build it."""
+    """Look at network data, and build it.
+
+    \b
+    Example:
+      gatekeeper geoip show 47.74.0.1
+    """
 
 
 @geoip.command()
@@ -39,7 +44,7 @@ def geoip() -> None:
 @json_option
 @settings_option
 def show(*, address: str, as_json: bool, settings_file: Path | None) -> None:
-    r"""Show every fact about ADDRESS and which source said so.
+    """Show every fact about ADDRESS and which source said so.
 
     \b
     Example:
@@ -64,7 +69,8 @@ def show(*, address: str, as_json: bool, settings_file: Path | None) -> None:
 
 
 def _plain(facts: NetworkFacts) -> dict[str, object]:
-    values = asdict(facts)
+    values = msgspec.structs.asdict(facts)
+    values["lookups"] = msgspec.to_builtins(facts.lookups)
     del values["address_key"], values["prefix_key"]
     return values
 
@@ -94,7 +100,7 @@ def _print(address: str, facts: NetworkFacts) -> None:
     help="Directory of the databases.",
 )
 def build_command(*, source_dir: Path, out: Path) -> None:
-    r"""Build the databases in SOURCE_DIR's format into --out; docs/geoip.md says from what.
+    """Build the databases in SOURCE_DIR's format into --out; docs/geoip.md says from what.
 
     \b
     Example:

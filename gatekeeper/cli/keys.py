@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Create, revoke and list Gatekeeper's own API keys."""
+    """Create, revoke and list Gatekeeper's own API keys.
+
+    \b
+    Example:
+      gatekeeper keys create acme
+      gatekeeper keys list
+    """
 
 
 @keys.command()
@@ -54,7 +60,7 @@ def create(
     settings_file: Path | None,
     data_dir: Path | None,
 ) -> None:
-    r"""Create a key for ACCOUNT and show it, this once.
+    """Create a key for ACCOUNT and show it, this once.
 
     \b
     Example:
@@ -94,7 +100,7 @@ def create(
 @settings_option
 @data_dir_option
 def revoke(*, key_id: str, settings_file: Path | None, data_dir: Path | None) -> None:
-    r"""Revoke the key named KEY_ID; a running gate refuses it within a second.
+    """Revoke the key named KEY_ID; a running gate refuses it within a second.
 
     \b
     Example:
@@ -115,7 +121,7 @@ def revoke(*, key_id: str, settings_file: Path | None, data_dir: Path | None) ->
 def list_keys(
     *, account: str | None, as_json: bool, settings_file: Path | None, data_dir: Path | None
 ) -> None:
-    r"""List keys by their readable id; the keys themselves are not kept.
+    """List keys by their readable id; the keys themselves are not kept.
 
     \b
     Example:

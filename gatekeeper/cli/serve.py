@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["json", "console"]), help="Form of the log.")
 @settings_option
 def serve(*, demo: bool, settings_file: Path | None, **flags: object) -> None:
-    r"""Run the gate until SIGTERM.
+    """Run the gate until SIGTERM.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from aiohttp import web
 from gatekeeper.app import master_secret, records_url
 from gatekeeper.demo import build_demo_app
 from gatekeeper.facts.api_keys import issue_key
-from gatekeeper.policy.model import Tier
+from gatekeeper.policy.model import Assurance, Tier
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch
 from gatekeeper.storage.secrets import derive
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 _DAY_S: Final = 86_400.0
 _ACCOUNTS: Final = {
-    "demo": (Tier.STANDARD, 400.0),
-    "demo-watched": (Tier.ELEVATED, 400.0),
-    "demo-restricted": (Tier.RESTRICTED, 400.0),
+    "demo": (Tier.STANDARD, Assurance.NONE),
+    "demo-watched": (Tier.ELEVATED, Assurance.NONE),
+    "demo-restricted": (Tier.RESTRICTED, Assurance.IAL1),
 }
-"""Accounts of the tour: tier, and age in days."""
+"""Accounts of the tour: tier, and how well their identity is proven."""
+_AGE_S: Final = 400 * _DAY_S
+"""Old enough for no rule about new accounts to apply."""
 _LABEL: Final = "tour"
 
 
@@ -46,10 +48,13 @@ class Tour:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def prepared(self, settings: Settings) -> Settings:
-        """Trust forwarded headers from this machine, so that addresses can be tried."""
+        """Trust forwarded headers from this machine, and let links lead to the chosen port."""
         first, *rest = settings.listeners
         open_first = first.model_copy(update={"trusted_proxies": ("127.0.0.1", "::1")})
-        return settings.model_copy(update={"listeners": (open_first, *rest)})
+        update: dict[str, object] = {"listeners": (open_first, *rest)}
+        if "public_url" not in settings.model_fields_set:  # verification links must open here
+            update["public_url"] = f"http://127.0.0.1:{first.port}"
+        return settings.model_copy(update=update)
 
     async def start(self, settings: Settings) -> None:
         """Start the endpoint and make accounts with fresh keys; the last run's are revoked."""
@@ -60,12 +65,15 @@ class Tour:
         now = time.time()
         records = await Records.open(records_url(settings))
         try:
-            for account_id, (tier, age_days) in _ACCOUNTS.items():
+            for account_id, (tier, assurance) in _ACCOUNTS.items():
                 for old in await records.keys(account_id=account_id):
                     if old.label == _LABEL and old.revoked_at is None:
                         await records.revoke_key(old.key_id, at=now)
-                created_at = now - age_days * _DAY_S
-                fields: dict[str, FieldValue] = {"tier": tier, "created_at": created_at}
+                fields: dict[str, FieldValue] = {
+                    "tier": tier,
+                    "assurance": assurance,
+                    "created_at": now - _AGE_S,
+                }
                 await records.upsert_account(AccountPatch(account_id, fields), at=now)
                 minted = await issue_key(
                     records,
@@ -88,12 +96,13 @@ class Tour:
     def tell(self, port: int) -> None:
         """Print the commands, one line each."""
         key, watched, restricted = (self._keys[name] for name in _ACCOUNTS)
+        burst = _call(port, restricted, model="gpt-4.1-mini", flags=_STATUS_ONLY)
         for title, command in (
             ("an allowed call, from an ordinary address", _call(port, key)),
             ("an address of an embargoed region: 451", _call(port, key, address="175.45.176.1")),
             (
                 "a burst on a restricted account: five calls go through, then 429",
-                f"for i in 1 2 3 4 5 6 7; do {_call(port, restricted, flags=_STATUS_ONLY)}; done",
+                f"for i in 1 2 3 4 5 6 7; do {burst}; done",
             ),
             (
                 "step-up: an account under observation asks for a frontier model: 403 with a link",
@@ -122,7 +131,7 @@ def _call(
     more: str = "",
 ) -> str:
     message = '{"role":"user","content":"Hello"}'
-    body = f'{{"model":"{model}","messages":[{message}]{more}}}'
+    body = f'{{"model":"{model}","max_tokens":50,"messages":[{message}]{more}}}'
     return (
         f"curl {flags} http://127.0.0.1:{port}/v1/chat/completions"
         f" -H 'content-type: application/json' -H 'x-api-key: {key}'"

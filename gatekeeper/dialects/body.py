@@ -199,7 +199,9 @@ def _without_attachments(value: Any, depth: int) -> tuple[int, Any]:
     count = _PARTS.get(kind) if isinstance(kind := value.get("type"), str) else None
     if count is not None and (tokens := count(value)) is not None:
         return tokens, None
-    tokens, content = _without_attachments(value.get("content"), depth + 1)
+    if "content" not in value:
+        return 0, value
+    tokens, content = _without_attachments(value["content"], depth + 1)
     return tokens, {**value, "content": content}
 
 

@@ -1,0 +1,1 @@
+"""Observes: client address, network, credentials, accounts."""

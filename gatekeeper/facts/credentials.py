@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec.structs import replace
 
 from gatekeeper.facts.api_keys import KEY_PREFIX, is_well_formed, key_digest, key_id_of
 from gatekeeper.facts.jwt_tokens import (

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
+
+from msgspec.structs import replace
 
 from gatekeeper.policy.model import FOREVER, Account, Assurance, LookupStatus
 from gatekeeper.storage.records import RecordsError

@@ -132,8 +132,7 @@ def _take_over(source: _Source, source_dir: Path, work: Path, progress: Progress
     progress(source.name, 0)
     try:
         content = path.read_bytes()
-        with maxminddb.open_database(path) as reader:
-            metadata = reader.metadata()
+        metadata = _metadata(content)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         raise BuildError(f"{path} cannot be read: {error}") from error
     built = metadata.build_epoch
@@ -181,13 +180,17 @@ def _csv_rows(path: Path) -> Iterator[tuple[list[str], int, str]]:
         raise BuildError(f"{path} is not the expected CSV: {error}") from error
 
 
+def _metadata(content: bytes) -> Any:
+    with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
+        return reader.metadata()
+
+
 def _with_metadata(content: bytes, source: _Source, built: int) -> bytes:
     """Replace the metadata of a database, which stands last in the file."""
     from mmdb_writer import Encoder  # noqa: PLC0415 - an extra that only this needs
 
     at = content.rindex(_MARKER)
-    with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
-        old = reader.metadata()
+    old = _metadata(content)
     metadata: dict[str, Any] = {
         "node_count": old.node_count,
         "record_size": old.record_size,
@@ -257,9 +260,11 @@ def _write_readme(path: Path, built: list[BuiltFile]) -> None:
         )
     lines += [
         "",
-        "Pages that show answers from `country.mmdb` must link back to DB-IP. Changes made here:",
-        "metadata rewritten; AS data converted from CSV. `manifest.json` holds the SHA-256 of each",
-        "database: one that differs from it is not used. Some rows are wrong, as in all data of",
-        "this kind; for cloud networks the AS number is the stable key.",
+        "Pages that show answers from `country.mmdb` must link back to <https://db-ip.com>. NRO is",
+        "the Number Resource Organization, <https://www.nro.net>; RouteViews is at",
+        "<https://www.routeviews.org>; both ask to be named. Changes made: metadata rewritten,",
+        "AS data converted from CSV. `manifest.json` holds the SHA-256 of each database: one that",
+        "differs from it is not used. Some rows are wrong, as in all data of this kind; for cloud",
+        "networks the AS number is the stable key.",
     ]
     path.write_text("\n".join(lines) + "\n")

@@ -89,7 +89,7 @@ def _parse(data: bytes) -> ProxyOutcome:
     return Malformed("neither a version 1 nor a version 2 signature")
 
 
-def _parse_v1(data: bytes) -> ProxyOutcome:  # noqa: PLR0911 - one return a refusal
+def _parse_v1(data: bytes) -> ProxyOutcome:
     end = data.find(b"\r\n", 0, V1_MAX_BYTES)
     if end < 0:
         if len(data) >= V1_MAX_BYTES:
@@ -112,7 +112,7 @@ def _parse_v1(data: bytes) -> ProxyOutcome:  # noqa: PLR0911 - one return a refu
     return Parsed(canonical(source), port, end + 2)
 
 
-def _parse_v2(data: bytes) -> ProxyOutcome:  # noqa: PLR0911 - one return a refusal
+def _parse_v2(data: bytes) -> ProxyOutcome:
     if len(data) < _V2_FIXED:
         return Incomplete()
     version_command, family = data[12], data[13]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DECISION_HEADER: Final = "Gatekeeper-Decision"
 _EXPOSED: Final = "Gatekeeper-Decision, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 _UNAUTHORIZED: Final = 401
-_FORBIDDEN: Final = 403
 _LEGAL: Final = 451
 
 
@@ -51,20 +50,21 @@ def refuse(
         headers["WWW-Authenticate"] = _challenge(decision, settings)
     if status == _LEGAL:
         headers["Link"] = f'<{settings.public_url}>; rel="blocked-by"'  # RFC 7725
-    headers.extend(rate_limit_headers(decision.limits))
-    final = status in {_FORBIDDEN, _LEGAL}  # only a person can help
+    headers.extend(_quota_headers(decision))
+    limited = decision.verdict is Verdict.RATE_LIMITED
     detail = said if decision.verdict is Verdict.UNAUTHENTICATED else decision.detail
     text = RefusalText(
         status=status,
         reason=reason,
-        message=_message(row.message, detail, link, settings.step_up.support if final else ""),
+        message=_message(
+            row.message, detail, link, settings.step_up.support if row.person else "", decision.id
+        ),
         decision_id=decision.id,
         verification_url=None if link is None else link.url,
         verification_expires_at=None if link is None else link.expires_at,
-        retry_after_s=retry_after_s(decision.limits),
+        retry_after_s=retry_after_s(decision.limits) if limited else None,
     )
     headers.update(dialect.refusal_headers(text))
-    headers["x-should-retry"] = "true" if row.retryable else "false"
     headers[DECISION_HEADER] = decision.id
     add_cors(headers, request, settings.cors)
     return Response(status=status, headers=headers, body=dialect.refusal_body(text))
@@ -72,9 +72,19 @@ def refuse(
 
 def grant_headers(request: BaseRequest, decision: Decision, cors: Cors) -> CIMultiDict[str]:
     """Return the headers that the gate adds to an upstream's answer."""
-    headers = CIMultiDict[str](rate_limit_headers(decision.limits))
+    headers = _quota_headers(decision)
     headers[DECISION_HEADER] = decision.id
     add_cors(headers, request, cors)
+    return headers
+
+
+def _quota_headers(decision: Decision) -> CIMultiDict[str]:
+    """Return the state of the caller's quotas; when to come back is said by refusals alone.
+
+    In ``observe`` mode a quota may have had no room for a call that is served.
+    """
+    headers = CIMultiDict[str](rate_limit_headers(decision.limits))
+    headers.popall("Retry-After", None)
     return headers
 
 
@@ -122,7 +132,14 @@ def _challenge(decision: Decision, settings: Settings) -> str:
     return f'{challenge}, error="invalid_token"'
 
 
-def _message(sentence: str, detail: str | None, link: VerificationLink | None, support: str) -> str:
+def _message(
+    sentence: str,
+    detail: str | None,
+    link: VerificationLink | None,
+    support: str,
+    decision_id: str,
+) -> str:
+    """Return the whole text: some SDKs show nothing else, so it names link and decision too."""
     parts = [sentence]
     if detail:
         parts.append(detail)
@@ -130,4 +147,5 @@ def _message(sentence: str, detail: str | None, link: VerificationLink | None, s
         parts.append(f"Open {link.url} to verify.")
     if support:
         parts.append(support)
+    parts.append(f"Decision id: {decision_id}.")
     return " ".join(parts)

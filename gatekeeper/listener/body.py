@@ -6,6 +6,8 @@ import asyncio
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from aiohttp.web import RequestPayloadError
+
 from gatekeeper.policy.model import Reason
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class BodyRefusedError(Exception):
 
 async def read_body(content: StreamReader, *, most_bytes: int, within_s: float) -> bytes | Reason:
     """Read a whole body; little more than ``most_bytes`` are ever held."""
-    if content.is_eof():  # all of it came with the head: no timer needed
+    if content.is_eof() and content.exception() is None:  # it came with the head: no timer
         body = content.read_nowait()
         return body if len(body) <= most_bytes else Reason.BODY_TOO_LARGE
     try:
@@ -52,6 +54,8 @@ async def stream_body(
                 chunk = await content.readany()
         except TimeoutError:
             raise BodyRefusedError(Reason.REQUEST_TIMEOUT) from None
+        except RequestPayloadError:
+            raise BodyRefusedError(Reason.INVALID_BODY) from None
         if not chunk:
             return
         size += len(chunk)
@@ -69,10 +73,10 @@ def inflate(body: bytes, coding: str, *, most_bytes: int) -> bytes | Reason:
         return Reason.INVALID_BODY
     engine = zlib.decompressobj(window)
     try:
-        plain = engine.decompress(body, most_bytes)
+        plain = engine.decompress(body, most_bytes + 1)
     except zlib.error:
         return Reason.INVALID_BODY
-    if engine.unconsumed_tail:
+    if len(plain) > most_bytes:
         return Reason.BODY_TOO_LARGE
     if not engine.eof or engine.unused_data:
         return Reason.INVALID_BODY

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from multidict import CIMultiDict
 
 from gatekeeper.listener.target import Target, parse_target
@@ -60,8 +60,7 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?:
 _PRODUCT: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True, gc=False):
     """A request head that passed every check."""
 
     method: str
@@ -74,8 +73,7 @@ class Head:
     """Value of the ``Via`` header to send."""
 
 
-@dataclass(frozen=True, slots=True)
-class BadRequest:
+class BadRequest(Struct, frozen=True, gc=False):
     """Why a request is refused before it is judged."""
 
     reason: Reason
@@ -120,6 +118,8 @@ def _wrong_line(request: BaseRequest) -> str | None:
         return "Use HTTP/1.1."
     if request.method not in METHODS:
         return "The method is not supported."
+    if version.minor == 0 and "transfer-encoding" in request.headers:  # RFC 9112, 6.1
+        return "Transfer-encoding needs HTTP/1.1."
     return None
 
 
@@ -129,6 +129,8 @@ def _wrong_headers(headers: CIMultiDictProxy[str]) -> str | None:
     for name in _ONCE:
         if name in headers and len(headers.getall(name)) > 1:
             return f"The header {name} is sent more than once."
+    if not all(_forwardable(value) for value in headers.values()):
+        return "A header holds bytes that are not UTF-8."
     if _HOST.fullmatch(headers["host"]) is None:
         return "The Host header is malformed."
     length = headers.get("content-length")
@@ -140,6 +142,17 @@ def _wrong_headers(headers: CIMultiDictProxy[str]) -> str | None:
     return None
 
 
+def _forwardable(value: str) -> bool:
+    """Tell whether a value can be sent on: aiohttp reads odd bytes as lone surrogates."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _product(agent: str | None) -> str | None:
     if agent is None:
         return None
@@ -148,12 +161,11 @@ def _product(agent: str | None) -> str | None:
 
 
 def _for_upstream(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    nominated = headers.get("connection")
+    nominated = ",".join(headers.getall("connection", ())).lower()
     dropped = _DROPPED
-    if nominated is not None and nominated.lower() not in {"keep-alive", "close"}:
-        listed = ",".join(headers.getall("connection"))
+    if nominated not in {"", "keep-alive", "close"}:
         # Identity is read from the original head, so nominating it gains nothing (H6).
-        dropped = dropped | {token.strip().lower() for token in listed.split(",")}
+        dropped = dropped | {token.strip() for token in nominated.split(",")}
     forwarded = CIMultiDict[str]()
     for name, value in headers.items():
         if "_" not in name and name.lower() not in dropped:

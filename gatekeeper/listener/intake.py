@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gatekeeper.dialects import PLAIN
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from gatekeeper.upstream.routes import Route, RouteTable
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True, gc=False):
     """What was learned of a call beyond its head."""
 
     route: Route

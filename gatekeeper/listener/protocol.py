@@ -7,9 +7,11 @@ answered without an echo (H3, H9, H10).
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.http import SERVER_SOFTWARE, RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
+    from aiohttp import StreamReader
+    from aiohttp.abc import AbstractStreamWriter
+
     from gatekeeper.facts.address import IPAddress, TrustedProxies
     from gatekeeper.settings import Deadlines, Sizes
 
@@ -27,19 +32,46 @@ _GENERIC: Final = (
     b'{"type":"about:blank","title":"Bad Request","status":400,'
     b'"detail":"The request is not valid HTTP/1.1.","code":"invalid_request"}'
 )
+_DEFECT: Final = b'{"type":"about:blank","title":"Internal Server Error","status":500}'
+_AFTER_RELAY_S: Final = 1.0
+"""A caller that stops reading is cut by the relay of its call, if there is one, which says so."""
 _PROBLEM: Final = "application/problem+json"
 _SILENT: Final = logging.getLogger("gatekeeper.http")
+
+
+class GateRequest(BaseRequest):
+    """A request whose answers say no more than they must."""
+
+    answered = False
+    """Whether the head of an answer is made: no other can take its place."""
+
+    async def _prepare_hook(self, resp: StreamResponse) -> None:
+        self.answered = True
+        if resp.headers.get("Server") == SERVER_SOFTWARE:  # versions are nobody's business
+            del resp.headers["Server"]
+        if isinstance(self.protocol, GateProtocol) and self.protocol.ending:
+            resp.headers["Connection"] = "close"
+            resp.force_close()
 
 
 class GateProtocol(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_gate_server", "_head_deadline", "_proxy", "proxied")
+    __slots__ = (
+        "_body",
+        "_gate_server",
+        "_head_deadline",
+        "_proxy",
+        "_write_deadline",
+        "proxied",
+    )
 
     def __init__(self, server: GateServer, **options: Any) -> None:
         super().__init__(server, **options)
         self._gate_server = server
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
         self._proxy = ProxyHeader() if server.proxy_protocol else None
         self.proxied: IPAddress | None = None
         """Client address from a PROXY header, if the connection carried one."""
@@ -47,6 +79,8 @@ class GateProtocol(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first head."""
         super().connection_made(transport)
+        # Anything that stays unsent starts a clock, or a closed connection could wait for ever.
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=1, low=0)
         if self._proxy is not None and not self._gate_server.trusts(self.peer):
             self._proxy = None
             self._refuse_connection("proxy_header_untrusted")
@@ -54,9 +88,28 @@ class GateProtocol(RequestHandler):
         self._arm()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._disarm()
+        self._stop_write_clock()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the clock of a caller that does not read what it asked for."""
+        super().pause_writing()
+        if self.transport is not None:  # closing would wait until the caller reads
+            self._write_deadline = self._loop.call_later(
+                self._gate_server.write_s, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        """Stop that clock."""
+        self._stop_write_clock()
+        super().resume_writing()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the next answer is the last one of this connection."""
+        return self._close or self._gate_server.leaving
 
     @property
     def peer(self) -> str:
@@ -80,14 +133,37 @@ class GateProtocol(RequestHandler):
         super().data_received(data)
         if self._request_count != parsed:
             self._disarm()
-        elif self._head_deadline is None and self._current_request is None and data:
+            self._follow_body()
+        elif self._head_deadline is None and data and self._idle:
             self._arm()
+
+    def _follow_body(self) -> None:
+        """End the body that the parser gave up on, which aiohttp leaves waiting for more."""
+        message, payload = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._body = payload
+        elif not self._body.is_eof():
+            self._messages.pop()  # the call under way is refused, and no other answered
+            self._gate_server.on_error(self.peer, None, "malformed_body")
+            self._body.set_exception(RequestPayloadError())
+            self._body.feed_eof()
+            self.close()
 
     def close_if_idle(self) -> None:
         """Close a connection on which no request is under way, nor any part of one."""
-        idle = self._current_request is None and not self._messages
-        if idle and self._head_deadline is None:
+        if self._idle and self._head_deadline is None:
             self.force_close()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the next head is awaited: no call under way, nor one about to begin."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def log_exception(self, *_: Any, **options: Any) -> None:
+        """Report a defect that aiohttp met between calls or while it sent an answer."""
+        defect = options.get("exc_info")
+        if isinstance(defect, BaseException):
+            self._gate_server.on_error(self.peer, defect, type(defect).__name__)
 
     def handle_error(
         self,
@@ -97,15 +173,14 @@ class GateProtocol(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - holds the caller's bytes: never echoed
     ) -> StreamResponse:
         """Answer what the parser refused, or a defect of ours, with a body that echoes nothing."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the head of the answer is sent already")
         refused = status < 500  # noqa: PLR2004
-        self._gate_server.on_error(self.peer, exc if not refused else None, type(exc).__name__)
+        defect = None if refused else exc or TimeoutError()
+        self._gate_server.on_error(self.peer, defect, type(exc).__name__)
+        if isinstance(request, GateRequest) and request.answered:
+            raise ConnectionError("an answer has begun")
         response = Response(
-            status=status,
-            body=_GENERIC
-            if refused
-            else b'{"type":"about:blank","title":"Internal Server Error","status":500}',
+            status=status if refused else 500,
+            body=_GENERIC if refused else _DEFECT,
             content_type=_PROBLEM,
         )
         response.force_close()
@@ -120,6 +195,11 @@ class GateProtocol(RequestHandler):
         if self._head_deadline is not None:
             self._head_deadline.cancel()
             self._head_deadline = None
+
+    def _stop_write_clock(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
 
     def _refuse_connection(self, kind: str) -> None:
         self._disarm()
@@ -144,6 +224,7 @@ class GateServer(Server):
     ) -> None:
         super().__init__(
             handler,
+            request_factory=self._request,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
@@ -155,7 +236,10 @@ class GateServer(Server):
             logger=_SILENT,
         )
         self.headers_s = deadlines.headers_s
+        self.write_s = deadlines.write_s + _AFTER_RELAY_S
         self.proxy_protocol = trusted is not None
+        self.leaving = False
+        """When true, every answer ends its connection."""
         self.on_error = on_error
         self._trusted = trusted
 
@@ -169,6 +253,16 @@ class GateServer(Server):
         for connection in self.connections:
             if isinstance(connection, GateProtocol):
                 connection.close_if_idle()
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> GateRequest:
+        return GateRequest(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> GateProtocol:
         """Return the protocol of a new connection."""

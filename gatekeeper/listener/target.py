@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 _MAX_TARGET: Final = 8_000
 _PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=.-]+)+/?|/")
@@ -15,8 +17,7 @@ _AMBIGUOUS: Final = frozenset(b"/\\.%;#?") | frozenset(range(0x20)) | {0x7F}
 """Bytes that servers disagree about when they arrive percent-encoded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True, gc=False):
     """A canonical path and the query exactly as it came, without the ``?``."""
 
     path: str
@@ -33,8 +34,9 @@ def parse_target(raw: str) -> Target | str:
 
     Returns a sentence for the caller when the target is malformed or when two servers could read
     it differently: dot segments, empty segments, encoded slashes, dots, percents or controls,
-    backslashes, semicolons and fragments. Percent-encoded letters, digits, ``-``, ``_`` and ``~``
-    are decoded; other escapes are kept with upper-case digits (RFC 3986, 6.2.2).
+    backslashes, semicolons, fragments and what is not UTF-8 once decoded. Percent-encoded letters,
+    digits, ``-``, ``_`` and ``~`` are decoded; other escapes are kept with upper-case digits
+    (RFC 3986, 6.2.2).
     """
     if len(raw) > _MAX_TARGET:
         return f"The request target is longer than {_MAX_TARGET} characters."
@@ -72,4 +74,8 @@ def _decode(path: str) -> str | None:
             return None
         out.append(chr(byte) if byte in _UNRESERVED else f"%{code.upper()}")
         out.append(piece[2:])
+    try:
+        unquote_to_bytes(path).decode()  # %C0%AF is a slash to decoders that take overlong forms
+    except UnicodeError:
+        return None
     return "".join(out)

@@ -6,7 +6,7 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.policy.embargo import embargo_matches, in_effect
+from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import (
     Assurance,
     CredentialStatus,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from gatekeeper.policy.model import Facts, LimitStatus, RiskScore, View
-    from gatekeeper.policy.ruleset import EmbargoRule, RuleSet
+    from gatekeeper.policy.ruleset import EmbargoRule, RuleSet, TierRule
 
 PRIVATE_RULE: Final = "private"
 CREDENTIAL_RULE: Final = "credential"
@@ -71,7 +71,11 @@ NEVER_OBSERVED_AWAY: Final = frozenset(
 
 def screen(facts: Facts, rules: RuleSet) -> Standing:
     """Judge what needs no body: embargo, credentials, bans. Spends nothing."""
-    findings = [finding for rule in rules.embargo if (finding := _embargo(rule, facts)) is not None]
+    findings = (
+        []
+        if cleared(rules.reach, facts)
+        else [found for rule in rules.embargo if (found := _embargo(rule, facts)) is not None]
+    )
     binding = any(finding.mode is Mode.ENFORCE for finding in findings)
     if facts.network.kind is NetworkKind.PRIVATE and not rules.private.allow:
         findings.append(
@@ -185,11 +189,7 @@ def _exempt(view: View, at: float, rules: RuleSet, mode: Mode) -> frozenset[str]
     """Return the ids of the rules that exemptions of ``mode`` switch off for this call."""
     exempt: frozenset[str] = frozenset()
     for exemption in rules.exemptions:
-        if (
-            exemption.mode is mode
-            and at < exemption.expires_at
-            and exemption.when(view) is True
-        ):
+        if exemption.mode is mode and at < exemption.expires_at and exemption.when(view) is True:
             exempt |= exemption.rules
     return exempt
 
@@ -290,15 +290,16 @@ def _tier(facts: Facts, rules: RuleSet) -> Iterator[tuple[Finding, str | None]]:
         )
     if call.model is not None and not matches_any(call.model, tier.models):
         yield Finding(tier.id, tier.mode, Verdict.DENY, Reason.MODEL_NOT_PERMITTED), None
-    for asked, most, lever in (
-        (call.max_output_tokens, tier.max_output_tokens, "output tokens: lower max_tokens or n"),
-        (call.input_tokens, tier.max_input_tokens, "input tokens: shorten the prompt"),
-    ):
-        if most is not None and asked > most:
-            yield (
-                Finding(tier.id, tier.mode, Verdict.RATE_LIMITED, Reason.REQUEST_EXCEEDS_LIMIT),
-                f"One call may ask for at most {most} {lever}.",
-            )
+    if tier.max_output_tokens is not None and call.max_output_tokens > tier.max_output_tokens:
+        lever = f"{tier.max_output_tokens} output tokens: lower max_tokens or n."
+        yield _too_large(tier), f"One call may ask for at most {lever}"
+    if tier.max_input_tokens is not None and call.input_tokens > tier.max_input_tokens:
+        lever = f"{tier.max_input_tokens} input tokens: shorten the prompt."
+        yield _too_large(tier), f"One call may hold at most {lever}"
+
+
+def _too_large(tier: TierRule) -> Finding:
+    return Finding(tier.id, tier.mode, Verdict.RATE_LIMITED, Reason.REQUEST_EXCEEDS_LIMIT)
 
 
 def matches_any(name: str, patterns: Sequence[str]) -> bool:
@@ -317,6 +318,8 @@ def _stand(
     lifted: frozenset[str] = frozenset(),
 ) -> Standing:
     """Let the most severe finding speak; ``lifted`` are rules that shadow rules would take back."""
+    if not findings:
+        return Standing(score=risk, tighten=tighten, exempt=exempt)
     verdict = worst(f.verdict for f in findings if f.mode is Mode.ENFORCE)
     spoken = [f for f in findings if f.mode is Mode.ENFORCE and f.verdict is verdict]
     obligation = None

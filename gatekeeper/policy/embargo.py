@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gatekeeper.policy.model import Account, Facts, NetworkFacts
-    from gatekeeper.policy.ruleset import EmbargoRule
+    from gatekeeper.policy.ruleset import EmbargoReach, EmbargoRule
 
 
 def embargo_matches(rule: EmbargoRule, facts: Facts) -> bool | None:
@@ -26,6 +26,39 @@ def embargo_matches(rule: EmbargoRule, facts: Facts) -> bool | None:
             return True
         unknown = unknown or answer is None
     return None if unknown else False
+
+
+def cleared(reach: EmbargoReach, facts: Facts) -> bool:
+    """Tell at once that no rule can match: everything they test is known and outside.
+
+    ``False`` says nothing: the rules must be asked one by one.
+    """
+    network, account = facts.network, facts.account
+    if reach.owners is not None and (
+        account.status is LookupStatus.UNKNOWN
+        or not reach.owners.isdisjoint(account.owners)
+        or not reach.owner_countries.isdisjoint(account.owner_countries)
+    ):
+        return False
+    if network.kind is NetworkKind.PRIVATE:
+        return True
+    if reach.use is not None and (
+        network.country is None
+        or network.country in reach.use
+        or network.subdivision in reach.subdivisions
+    ):
+        return False
+    if reach.registration is not None and (
+        network.registered_country is None or network.registered_country in reach.registration
+    ):
+        return False
+    return reach.asns is None or not (
+        network.asn in reach.asns
+        or network.owner in reach.as_owners
+        or network.owner_country in reach.as_countries
+        or (network.asn is None and network.uncertain("asn"))
+        or (network.owner is None and network.uncertain("lists"))
+    )
 
 
 def in_effect(rule: EmbargoRule, at: float) -> bool:
@@ -55,12 +88,12 @@ def _answers(rule: EmbargoRule, facts: Facts) -> Iterator[bool | None]:
 
 
 def _owned(rule: EmbargoRule, account: Account) -> bool | None:
-    if account.status is LookupStatus.UNKNOWN:
-        return None
-    return not (
+    if not (
         rule.owners.isdisjoint(account.owners)
         and rule.countries.isdisjoint(account.owner_countries)
-    )
+    ):
+        return True
+    return None if account.status is LookupStatus.UNKNOWN else False
 
 
 def _in_subdivision(rule: EmbargoRule, network: NetworkFacts) -> bool | None:

@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
-from gatekeeper.policy.model import LimitStatus, Unit
+from gatekeeper.policy.model import LimitStatus, Tier, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatekeeper.policy.model import Facts, Mode, OnFailure, Standing, Tier, Usage, View
+    from gatekeeper.policy.model import Facts, Mode, OnFailure, Standing, Usage, View
     from gatekeeper.policy.ruleset import LimitRule, RuleSet
 
 MICRO: Final = 1_000_000
@@ -229,11 +229,10 @@ class Claim(Struct, frozen=True, gc=False):
 class LimitPlanner:
     """The limits of one rule set, arranged so that a call finds its claims quickly."""
 
-    __slots__ = ("_partitions", "_plans", "_rules")
+    __slots__ = ("_plans", "_rules")
 
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules.limits
-        self._partitions = tuple(dict.fromkeys(rule.per for rule in rules.limits))
         factors = {1.0, *(threshold.tighten for threshold in rules.thresholds)}
         self._plans = {factor: self._plan(factor) for factor in factors}
 
@@ -244,7 +243,8 @@ class LimitPlanner:
         its partition names an organization, model or campaign that the call does not have.
         """
         plan = self._plans.get(standing.tighten) or self._plan(standing.tighten)
-        partitions = [_partition(per, facts) for per in self._partitions]
+        partitioned, entries = plan[facts.account.tier]
+        partitions = [_partition(per, facts) for per in partitioned]
         call, exempt = facts.call, standing.exempt
         amounts = (
             MICRO,
@@ -255,30 +255,32 @@ class LimitPlanner:
         )
         return tuple(
             Claim(quota, partition, amounts[unit])
-            for quota, slot, unit, when in plan.get(facts.account.tier, ())
+            for quota, slot, unit, when in entries
             if (partition := partitions[slot]) is not None
             and quota.rule not in exempt
             and (when is None or when(view) is not False)
         )
 
-    def _plan(self, tighten: float) -> dict[Tier, tuple[_Entry, ...]]:
-        plan: dict[Tier, tuple[_Entry, ...]] = {}
-        for rule in self._rules:
-            entry = (
+    def _plan(self, tighten: float) -> dict[Tier, _Plan]:
+        return {tier: self._plan_of(tier, tighten) for tier in Tier}
+
+    def _plan_of(self, tier: Tier, tighten: float) -> _Plan:
+        rules = [rule for rule in self._rules if tier in rule.tiers]
+        partitioned = tuple(dict.fromkeys(rule.per for rule in rules))
+        return partitioned, tuple(
+            (
                 Quota.of(rule, tighten),
-                self._partitions.index(rule.per),
+                partitioned.index(rule.per),
                 _AMOUNTS.index(rule.unit),
-                rule.when,
+                None if rule.when is None else rule.when.evaluate,
             )
-            for tier in rule.tiers:
-                plan[tier] = (*plan.get(tier, ()), entry)
-        return plan
+            for rule in rules
+        )
 
 
 if TYPE_CHECKING:
-    from gatekeeper.policy.conditions import Condition
-
-    _Entry = tuple[Quota, int, int, Condition | None]
+    _Entry = tuple[Quota, int, int, Callable[[View], bool | None] | None]
+    _Plan = tuple[tuple[tuple[str, ...], ...], tuple[_Entry, ...]]
 
 _AMOUNTS: Final = (
     Unit.REQUESTS,

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import ModelRule, RuleSet
 
 _REMEMBERED: Final = 1_000
+_LONGEST: Final = 128
+"""Characters of a name that is remembered: callers choose them."""
 _PER_MILLION: Final = 1e-6
 
 
@@ -26,7 +28,7 @@ class PriceBook:
         row = self._found.get(model)
         if row is None:
             row = next(row for row in self._rows if fnmatchcase(model, row.model))
-            if len(self._found) < _REMEMBERED:
+            if len(self._found) < _REMEMBERED and len(model) <= _LONGEST:
                 self._found[model] = row
         return row
 

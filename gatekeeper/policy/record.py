@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gatekeeper.policy.decide import REQUEST_RULE, conclude, judge, outright
-from gatekeeper.policy.model import Decision, Facts, LimitStatus, Reason, Verdict
+from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus, Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def to_record(decision: Decision, facts: Facts, *, observe: bool) -> dict[str, Any]:
-    """Return the record of ``decision``; values may be dataclasses that msgspec encodes."""
+    """Return the record of ``decision``; values may be structs that msgspec encodes."""
     return {
         "kind": "decision",
         "id": decision.id,
@@ -47,7 +48,8 @@ def to_record(decision: Decision, facts: Facts, *, observe: bool) -> dict[str, A
         "tighten": decision.tighten,
         "limits": decision.limits,
         "rules_revision": decision.rules_revision,
-        "facts": facts,
+        "detail": decision.detail,
+        "facts": _datable(facts),
     }
 
 
@@ -63,13 +65,14 @@ class Recorded:
     observe: bool
     outright: Reason | None
     """Why the call could not be judged at all; no rule was asked then."""
+    detail: str | None
 
     def replay(self, rules: RuleSet) -> Decision:
         """Judge the recorded facts by ``rules``, with the recorded answers of the limits."""
         standing = (
             judge(self.facts, rules, observe=self.observe)
             if self.outright is None
-            else outright(self.outright)
+            else outright(self.outright, self.detail)
         )
         return conclude(
             standing,
@@ -83,11 +86,11 @@ class Recorded:
 
 def from_record(record: Mapping[str, Any]) -> Recorded | str:
     """Read a record back; a sentence when it does not hold a decision that can be replayed."""
-    if record.get("kind") != "decision":
-        return "The record is not a decision."
     try:
+        if record.get("kind") != "decision":
+            return "The record is not a decision."
         limits = [
-            {**status, "retry_after_s": _unbounded(status["retry_after_s"])}
+            {**status, "retry_after_s": _unbounded(status.get("retry_after_s", 0.0))}
             for status in record["limits"]
         ]
         return Recorded(
@@ -105,9 +108,20 @@ def from_record(record: Mapping[str, Any]) -> Recorded | str:
                 ),
                 None,
             ),
+            detail=msgspec.convert(record["detail"], str | None),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return f"The record is damaged: {error}"
+        return f"The record is damaged: {str(error)[:_SHOWN]}"
+
+
+_SHOWN: Final = 200
+
+
+def _datable(facts: Facts) -> Facts:
+    """JSON has no infinity, and ``null`` would lift the ban: one without end gets a date."""
+    if facts.account.banned_until != math.inf:
+        return facts
+    return replace(facts, account=replace(facts.account, banned_until=FOREVER))
 
 
 def _unbounded(seconds: float | None) -> float:

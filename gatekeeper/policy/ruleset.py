@@ -6,9 +6,9 @@ and a ``mode``; ids are unique over the whole rule set.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatekeeper.policy.conditions import Condition
@@ -55,6 +55,48 @@ class EmbargoRule:
     """Where the obligation comes from, such as ``31 CFR 515``."""
     effective_from: float | None
     effective_until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbargoReach:
+    """All that any embargo rule names, per view: what is outside of it, none of them matches.
+
+    ``None`` for a view that no rule tests.
+    """
+
+    use: frozenset[str] | None
+    """Countries, and the countries of the subdivisions."""
+    subdivisions: frozenset[str]
+    registration: frozenset[str] | None
+    asns: frozenset[int] | None
+    as_owners: frozenset[str]
+    as_countries: frozenset[str]
+    owners: frozenset[str] | None
+    owner_countries: frozenset[str]
+
+    @classmethod
+    def of(cls, rules: tuple[EmbargoRule, ...]) -> EmbargoReach:
+        """Join what the rules name."""
+
+        def named(view: EmbargoView, *sets: str) -> frozenset[Any] | None:
+            testing = [rule for rule in rules if view in rule.on]
+            found = [getattr(rule, name) for rule in testing for name in sets]
+            return frozenset().union(*found) if testing else None
+
+        subdivisions = named(EmbargoView.USE, "subdivisions")
+        use = named(EmbargoView.USE, "countries")
+        if use is not None and subdivisions is not None:
+            use |= {code.partition("-")[0] for code in subdivisions}
+        return cls(
+            use=use,
+            subdivisions=subdivisions or frozenset(),
+            registration=named(EmbargoView.REGISTRATION, "countries"),
+            asns=named(EmbargoView.ASN, "asns"),
+            as_owners=named(EmbargoView.ASN, "owners") or frozenset(),
+            as_countries=named(EmbargoView.ASN, "countries") or frozenset(),
+            owners=named(EmbargoView.ORGANIZATION, "owners"),
+            owner_countries=named(EmbargoView.ORGANIZATION, "countries") or frozenset(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +235,8 @@ class RuleSet:
     step_up: tuple[StepUpRule, ...]
     exemptions: tuple[Exemption, ...]
     models: tuple[ModelRule, ...]
+    reach: EmbargoReach = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what most calls are cleared by."""
+        object.__setattr__(self, "reach", EmbargoReach.of(self.embargo))

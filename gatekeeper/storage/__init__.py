@@ -1,0 +1,1 @@
+"""Remembers: limiter state, records, decision log, secrets."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,16 +13,14 @@ if TYPE_CHECKING:
     from gatekeeper.policy.model import LimitStatus, Moment, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True, gc=False):
     """What an admitted call holds until it is settled or cancelled, or the hold expires."""
 
     hold_id: str
     claims: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(Struct, frozen=True, gc=False):
     """The answer to a reservation: what is held, and where every quota stands."""
 
     held: Reservation | None

@@ -16,7 +16,7 @@ level above a lowered burst is a debt and drains at the new rate.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gatekeeper.policy.limits import MICRO, Rate, adjusted, drain
 from gatekeeper.policy.model import Mode, Unit
@@ -86,15 +86,22 @@ class _Pool:
         return self.level(now_us) == 0
 
 
+_Cell: TypeAlias = "_Bucket | _Pool"
+
+
 class MemoryLimiter:
     """A :class:`~gatekeeper.storage.limiter.Limiter` for one process and one event loop."""
 
-    __slots__ = ("_cells", "_max_cells", "_now_us", "_open", "_round", "overflowed")
+    __slots__ = ("_cells", "_kept_cells", "_max_cells", "_now_us", "_open", "_round", "overflowed")
 
-    def __init__(self, max_cells: int = 500_000) -> None:
-        """Keep at most ``max_cells`` buckets and pools (and those of one call more)."""
+    def __init__(self, max_cells: int = 500_000, kept_cells: int = 4_096) -> None:
+        """Keep at most ``max_cells`` buckets and pools (and those of one call more).
+
+        Up to ``kept_cells``, drained ones stay: they cost less than making them anew.
+        """
         self._max_cells = max_cells
-        self._cells: dict[_Key, _Bucket | _Pool] = {}
+        self._kept_cells = min(kept_cells, max_cells - 1)
+        self._cells: dict[_Key, _Cell] = {}
         self._round: deque[_Key] = deque()
         self._open: OrderedDict[str, tuple[int, list[tuple[Claim, _Key]]]] = OrderedDict()
         self._now_us = 0
@@ -115,9 +122,7 @@ class MemoryLimiter:
         cells = self._cells
         crowded = len(cells) >= self._max_cells
         admitted = True
-        statuses: list[LimitStatus] = []
-        lefts: list[int] = []
-        charged: list[tuple[Claim, _Key]] = []
+        found: list[tuple[Claim, _Key, _Cell | None, int, float]] = []
         for claim in claims:
             quota, amount = claim.quota, claim.amount
             key = (quota.key, claim.partition)
@@ -127,28 +132,29 @@ class MemoryLimiter:
                 key = (quota.key, _OVERFLOW)
                 cell = cells.get(key)
             used = 0 if cell is None else cell.level(now_us, quota)
-            left = quota.burst - used - amount
-            lefts.append(left)
-            if left >= 0 or amount == 0:
-                charged.append((claim, key))
-                statuses.append(claim.status(left, 0.0))
-                continue
-            wait_s = quota.wait_s(used, 0 if cell is None else cell.remainder, amount)
-            statuses.append(claim.status(left + amount, wait_s))
-            if quota.mode is _ENFORCE:
-                admitted = False
+            left = quota.burst - used
+            wait_s = 0.0
+            if amount > left and amount:
+                wait_s = quota.wait_s(used, 0 if cell is None else cell.remainder, amount)
+                if quota.mode is _ENFORCE:
+                    admitted = False
+            found.append((claim, key, cell, left, wait_s))
         if not admitted:
             self._sweep(1)
-            as_it_stood = [
-                claim.status(left + claim.amount, status.retry_after_s)
-                for claim, left, status in zip(claims, lefts, statuses, strict=True)
-            ]
+            as_it_stood = [claim.status(left, wait_s) for claim, _, _, left, wait_s in found]
             return Reserved(None, tuple(as_it_stood))
         before = len(cells)
-        for claim, key in charged:
-            if claim.amount:
-                cell = cells.get(key) or self._new(key, claim.quota)
-                cell.take(claim, hold_id, now_us)
+        statuses: list[LimitStatus] = []
+        charged: list[tuple[Claim, _Key]] = []
+        for claim, key, cell, left, wait_s in found:
+            if wait_s:  # in shadow mode, or the call would not have been admitted
+                statuses.append(claim.status(left, wait_s))
+                continue
+            amount = claim.amount
+            if amount:
+                (cell or self._new(key, claim.quota)).take(claim, hold_id, now_us)
+            charged.append((claim, key))
+            statuses.append(claim.status(left - amount, 0.0))
         self._open[hold_id] = (now_us + int(hold_s * MICRO), charged)
         self._sweep(1 + 2 * (len(cells) - before))
         return Reserved(Reservation(hold_id, tuple([c for c, _ in charged])), tuple(statuses))
@@ -171,7 +177,7 @@ class MemoryLimiter:
         self._now_us = max(self._now_us, at.monotonic_us)
         return self._now_us
 
-    def _new(self, key: _Key, quota: Quota) -> _Bucket | _Pool:
+    def _new(self, key: _Key, quota: Quota) -> _Cell:
         pooled = quota.unit is _CONCURRENCY
         cell = _Pool() if pooled else _Bucket(self._now_us, quota.rate)
         self._cells[key] = cell
@@ -200,7 +206,7 @@ class MemoryLimiter:
     def _sweep(self, looks: int) -> None:
         """Look at a few cells in turn, and at the oldest holds; drop what is over."""
         now_us, cells, waiting = self._now_us, self._cells, self._round
-        for _ in range(min(looks, len(waiting))):
+        for _ in range(min(looks, len(waiting) - self._kept_cells)):
             key = waiting.popleft()
             if cells[key].idle(now_us):
                 del cells[key]

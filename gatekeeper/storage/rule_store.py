@@ -19,12 +19,25 @@ if TYPE_CHECKING:
 
 
 def read_texts(directory: Path) -> dict[str, str] | list[Mistake]:
-    """Read every ``*.yaml`` of a directory (not below it), or tell what cannot be read."""
+    """Read every ``*.yaml`` of a directory (not below it), or tell what cannot be read.
+
+    Hidden files are left out, as editors put theirs beside the one they change.
+    """
     texts: dict[str, str] = {}
     mistakes: list[Mistake] = []
     if not directory.is_dir():
         return [Mistake(str(directory), None, "", "there is no such directory of rule files")]
-    for path in sorted(directory.glob("*.yaml")):
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.name[:1] != ".")
+    except OSError as error:
+        return [Mistake(str(directory), None, "", f"cannot be listed: {error.strerror}")]
+    for path in paths:
+        if path.suffix.lower() not in {".yaml", ".yml"}:
+            continue
+        if path.suffix != ".yaml":
+            message = "would not be read: the name of a rule file ends in .yaml"
+            mistakes.append(Mistake(str(path), None, "", message))
+            continue
         try:
             texts[str(path)] = path.read_text(encoding="utf-8")
         except OSError as error:
@@ -42,13 +55,15 @@ def read_rules(directory: Path) -> RuleSet | list[Mistake]:
 
 def archive(directory: Path, revision: str, texts: dict[str, str]) -> None:
     """Keep the files of a revision, once. Raises ``OSError`` when the disk refuses."""
-    path = directory / f"{revision}.json"
-    if path.exists():
+    if archived(directory, revision) is not None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     aside = directory / f".{revision}.{os.getpid()}"
-    aside.write_text(json.dumps(texts), encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(json.dumps(texts), encoding="utf-8")
+        aside.replace(directory / f"{revision}.json")
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def archived(directory: Path, revision: str) -> RuleSet | None:
@@ -57,7 +72,7 @@ def archived(directory: Path, revision: str) -> RuleSet | None:
         return None
     try:
         texts = json.loads((directory / f"{revision}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(texts, dict):
         return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.web import StreamResponse
 
@@ -13,6 +16,7 @@ from gatekeeper.upstream.client import AnswerBrokenError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiohttp.http import StreamWriter
     from aiohttp.web import BaseRequest
     from multidict import CIMultiDict
 
@@ -67,14 +71,13 @@ class Relay:
         has one, and the connection is closed without a proper end (H32).
         """
         answer = self._answer
-        response = StreamResponse(
-            status=answer.status, reason=answer.reason, headers=_pass_on(answer)
+        response = _PassedOn(
+            status=answer.status, reason=answer.reason, headers=_pass_on(answer, ours)
         )
-        response.headers.update(ours)
         try:
             await response.prepare(request)
             if request.method != "HEAD" and answer.status not in _BODILESS:
-                await self._body(response, deadlines)
+                await self._body(request, deadlines)
             else:
                 self.ending = Ending.COMPLETE
         except ConnectionError:
@@ -82,34 +85,46 @@ class Relay:
         finally:
             answer.close()
         if self.ending is not Ending.COMPLETE:
-            await self._break_off(request, response)
+            await self._break_off(request, response, deadlines.write_s)
         return response
 
-    async def _body(self, response: StreamResponse, deadlines: Deadlines) -> None:
+    async def _body(self, request: BaseRequest, deadlines: Deadlines) -> None:
+        """Pass the body on; silence of the upstream ends it by the client's own timer."""
         answer, reader = self._answer, self._reader
-        loop = asyncio.get_running_loop()
-        now = loop.time
-        reading = True
+        writer, protocol = cast("StreamWriter", request.writer), request.protocol
         try:
-            async with asyncio.timeout(deadlines.idle_s) as deadline:
-                while chunk := await answer.read_chunk():
-                    if reader is not None:
-                        reader.feed(chunk)
-                    reading = False
-                    deadline.reschedule(now() + deadlines.write_s)
-                    await response.write(chunk)
-                    self.bytes_sent += len(chunk)
-                    reading = True
-                    deadline.reschedule(now() + deadlines.idle_s)
+            chunk = answer.read_ready()
+            if not chunk:
+                writer.send_headers()  # the body is still to come: the head must not wait for it
+                chunk = await answer.read_chunk()
+            while chunk:
+                if reader is not None:
+                    reader.feed(chunk)
+                await writer.write(chunk, drain=False)
+                self.bytes_sent += len(chunk)
+                if protocol.writing_paused:
+                    await self._drain(request, deadlines.write_s)
+                chunk = await answer.read_chunk()
         except TimeoutError:
-            self.ending = Ending.UPSTREAM_SILENT if reading else Ending.CLIENT_STALLED
+            self.ending = Ending.UPSTREAM_SILENT
+        except _StalledError:
+            self.ending = Ending.CLIENT_STALLED
         except AnswerBrokenError:
             self.ending = Ending.UPSTREAM_BROKE
         else:
             complete = reader is None or reader.complete
             self.ending = Ending.COMPLETE if complete else Ending.UPSTREAM_BROKE
 
-    async def _break_off(self, request: BaseRequest, response: StreamResponse) -> None:
+    async def _drain(self, request: BaseRequest, write_s: float) -> None:
+        try:
+            async with asyncio.timeout(write_s):
+                await request.writer.drain()
+        except TimeoutError:
+            raise _StalledError from None
+
+    async def _break_off(
+        self, request: BaseRequest, response: StreamResponse, write_s: float
+    ) -> None:
         transport = request.transport
         if transport is None:
             return
@@ -118,11 +133,41 @@ class Relay:
         streamed = response.headers.get("content-type", "").startswith("text/event-stream")
         reader = self._reader
         if upstream_died and streamed and reader is not None and not reader.mid_event:
-            await response.write(self._dialect.stream_error())
-        transport.close()
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(write_s):
+                    await response.write(self._dialect.stream_error())
+        framed = "transfer-encoding" in response.headers or "content-length" in response.headers
+        if upstream_died and framed:
+            transport.close()  # the missing end tells; what was sent still arrives
+        else:
+            _reset(transport)  # the only way to tell, or the caller reads no more
 
 
-def _pass_on(answer: Answer) -> CIMultiDict[str]:
+def _reset(transport: asyncio.WriteTransport) -> None:
+    """Close a connection so that its other end sees an error, not an end (RFC 9293, 3.10.7.4)."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class _StalledError(Exception):
+    """The caller has stopped reading."""
+
+
+class _PassedOn(StreamResponse):
+    """An answer with the upstream's headers, and none that aiohttp would add for it."""
+
+    _send_headers_immediately = False  # head and first bytes leave in one packet
+
+    async def _prepare_headers(self) -> None:
+        typed = "content-type" in self.headers
+        await super()._prepare_headers()
+        if not typed:
+            self.headers.popall("content-type", None)
+
+
+def _pass_on(answer: Answer, ours: Mapping[str, str]) -> CIMultiDict[str]:
     headers = answer.headers.copy()
     nominated = ",".join(headers.getall("connection", ()))
     dropped = _DROPPED
@@ -130,4 +175,8 @@ def _pass_on(answer: Answer) -> CIMultiDict[str]:
         dropped = dropped | {token.strip().lower() for token in nominated.split(",")}
     for name in dropped:
         headers.popall(name, None)
+    varies = ", ".join(headers.getall("vary", ()))
+    headers.update(ours)
+    if varies and "vary" in ours:
+        headers["Vary"] = f"{varies}, {ours['vary']}"
     return headers

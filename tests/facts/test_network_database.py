@@ -201,6 +201,33 @@ def test_a_look_up_tells_its_source_and_revision(tmp_path: Path) -> None:
     assert len(database.revision) == len("2026-06-01.01234567")
 
 
+def test_h16_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an old file and half a new one is neither."""
+    path = write_mmdb(tmp_path / "c.mmdb", "country", ROWS)
+    read, fstat = [], os.fstat
+
+    def fstat_of_a_growing_file(descriptor: int) -> os.stat_result:
+        read.append(descriptor)
+        if len(read) == 2:
+            path.write_bytes(path.read_bytes() + b"more")
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fstat_of_a_growing_file)
+    found = open_database(path, now_unix_s=0, max_age_days=None)
+    assert isinstance(found, Mistake)
+    assert "being written" in found.message
+
+
+def test_h16_metadata_of_another_type_is_refused(tmp_path: Path) -> None:
+    """A type that is no text, and a date beyond the calendar, are seen."""
+    path = write_mmdb(tmp_path / "c.mmdb", 7, ROWS)  # type: ignore[arg-type]
+    found = open_database(path, now_unix_s=0, max_age_days=None)
+    assert isinstance(found, Mistake)
+    assert network_database._date(2**63) == "undated"
+
+
 def test_unexpected_records_are_unknown(tmp_path: Path) -> None:
     """A record that is no map leaves its address unknown, and no other."""
     path = write_mmdb(tmp_path / "c.mmdb", "country", {**ROWS, "10.0.0.0/8": "text"})

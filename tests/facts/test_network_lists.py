@@ -1,7 +1,7 @@
 """Lists of networks: the form of the files, and the one that is shipped."""
 
 import re
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import maxminddb
@@ -166,12 +166,17 @@ def names() -> dict[int, str]:
     """Find the organisation of every AS in the shipped data."""
     found = {}
     with maxminddb.open_database(GEOIP / "asn.mmdb") as reader:
-        at = 0
-        while at < 2**32:
-            record, length = reader.get_with_prefix_len(IPv4Address(at))
-            if isinstance(record, dict):
-                found[record["autonomous_system_number"]] = record["autonomous_system_organization"]
-            at = ((at >> (32 - length)) + 1) << (32 - length)
+        for family, bits, first, end in (
+            (IPv4Address, 32, 0, 2**32),
+            (IPv6Address, 128, 0x2000 << 112, 0x4000 << 112),
+        ):
+            at = first
+            while at < end:
+                record, length = reader.get_with_prefix_len(family(at))
+                if isinstance(record, dict):
+                    number = record["autonomous_system_number"]
+                    found[number] = record["autonomous_system_organization"]
+                at = ((at >> (bits - length)) + 1) << (bits - length)
     return found
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.changes import replace
 
+from gatekeeper.policy.conditions import compile_condition
 from gatekeeper.policy.limits import (
     CONCURRENCY_RETRY_S,
     MAX_DENOMINATOR,
@@ -40,6 +41,7 @@ from gatekeeper.policy.model import (
     Unit,
     Usage,
     Verdict,
+    View,
 )
 from gatekeeper.policy.ruleset import LimitRule, PrivateAddresses, RuleSet, ThresholdRule
 from gatekeeper.policy.view import view_of
@@ -332,12 +334,9 @@ def test_only_the_rules_of_the_tier_apply() -> None:
 @pytest.mark.parametrize(("answer", "count"), [(True, 1), (None, 1), (False, 0)])
 def test_a_limit_does_not_vanish_for_want_of_a_fact(answer: bool | None, count: int) -> None:
     """A condition that is unknown counts as true."""
-
-    def when(view: object) -> bool | None:
-        return answer
-
-    planner = LimitPlanner(rule_set(rule(when=when)))
-    assert len(planner.claims(facts(), Standing(), {})) == count
+    planner = LimitPlanner(rule_set(rule(when=compile_condition("account.known"))))
+    view: View = {} if answer is None else {"account.known": answer}
+    assert len(planner.claims(facts(), Standing(), view)) == count
 
 
 def test_an_exempt_rule_is_left_out() -> None:

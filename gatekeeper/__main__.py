@@ -1,0 +1,5 @@
+"""``python -m gatekeeper`` is ``gatekeeper``."""
+
+from gatekeeper.cli import main
+
+main(prog_name="gatekeeper")

@@ -1,0 +1,326 @@
+"""A lean client on aiohttp's own protocol and C parser: pooled connections, nothing else.
+
+``ClientSession`` does much that a proxy must switch off again (redirects, cookies, codings,
+headers of its own, tracing); on the request path that costs more than the rest of the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import ClientError, ClientOSError, SocketTimeoutError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpVersion11, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gatekeeper.policy.model import Reason
+from gatekeeper.upstream.client import AnswerBrokenError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable
+
+    from aiohttp import StreamReader
+    from aiohttp.http import RawResponseMessage
+    from multidict import CIMultiDictProxy
+    from yarl import URL
+
+    from gatekeeper.settings import Deadlines
+    from gatekeeper.upstream.client import Answer, Outgoing
+
+_IDLE_S: Final = 4.0
+"""Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
+_JOINED_BYTES: Final = 65_536
+"""Up to here head and body leave in one write; a larger body is not copied for it."""
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""Methods that may be sent again when a pooled connection turns out closed (RFC 9110, 9.2.2)."""
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods from which no server expects a body (RFC 9110, 8.6)."""
+_BODILESS: Final = frozenset({204, 304})
+_SWITCHING: Final = 101
+_OK: Final = 200
+_READ_AHEAD_BYTES: Final = 65_536
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+_Key = tuple[str, int, "ssl.SSLContext | None"]
+
+
+class PoolClient:
+    """Sends requests over pooled connections. Deadlines of reading are timers of the protocol."""
+
+    def __init__(self, deadlines: Deadlines, *, max_field_bytes: int) -> None:
+        self._deadlines = deadlines
+        self._max_field_bytes = max_field_bytes
+        self._idle: dict[_Key, deque[tuple[ResponseHandler, float]]] = {}
+        self._open: set[ResponseHandler] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def send(self, outgoing: Outgoing) -> Answer | Reason:
+        """Send a request and wait for the head of its answer; failures come back as reasons."""
+        url = outgoing.url
+        tls = outgoing.tls if url.scheme == "https" else None
+        key = (url.host or "", url.port or 0, tls)
+        connection = self._take(key)
+        if connection is not None and outgoing.method in _REPEATABLE:
+            again = outgoing.body is None or isinstance(outgoing.body, bytes)
+            answer = await self._ask(connection, key, outgoing)
+            if answer is not Reason.UPSTREAM_UNREACHABLE or not again:
+                return answer
+            connection = None  # it was closed while it lay idle
+        if connection is None:
+            opened = await self._connect(key, secure=url.scheme == "https")
+            if isinstance(opened, Reason):
+                return opened
+            connection = opened
+        return await self._ask(connection, key, outgoing)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._idle.clear()
+        for connection in list(self._open):
+            self.drop(connection)
+
+    def give_back(self, key: _Key, connection: ResponseHandler) -> None:
+        """Pool a connection whose answer was read to its end."""
+        loop = asyncio.get_running_loop()
+        self._idle.setdefault(key, deque()).append((connection, loop.time()))
+        if self._sweep is None:
+            self._sweep = loop.call_later(_IDLE_S, self._close_idle)
+
+    def drop(self, connection: ResponseHandler) -> None:
+        """Close a connection that cannot be used again."""
+        self._open.discard(connection)
+        connection.abort()
+
+    def _take(self, key: _Key) -> ResponseHandler | None:
+        """Return the connection that was used last, if it is still open and fresh enough."""
+        idle = self._idle.get(key)
+        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        while idle:
+            connection, since = idle.pop()
+            if connection.is_connected() and not connection.should_close and since > oldest:
+                return connection
+            self.drop(connection)
+        return None
+
+    def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - _IDLE_S
+        for key, idle in list(self._idle.items()):
+            while idle and (idle[0][1] <= oldest or not idle[0][0].is_connected()):
+                self.drop(idle.popleft()[0])
+            if not idle:
+                del self._idle[key]
+        self._sweep = loop.call_later(_IDLE_S, self._close_idle) if self._idle else None
+
+    async def _connect(self, key: _Key, *, secure: bool) -> ResponseHandler | Reason:
+        host, port, tls = key
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadlines.connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop), host, port, ssl=(tls or True) if secure else None
+                )
+        except (TimeoutError, OSError):  # name, route, refusal and certificate alike
+            return Reason.UPSTREAM_UNREACHABLE
+        self._open.add(connection)
+        return connection
+
+    async def _ask(
+        self, connection: ResponseHandler, key: _Key, outgoing: Outgoing
+    ) -> Answer | Reason:
+        sending = None
+        # A timer for the whole head: the connection's own would start anew with each byte.
+        late = asyncio.get_running_loop().call_later(
+            self._deadlines.first_byte_s, connection.set_exception, SocketTimeoutError()
+        )
+        try:
+            sending = self._write(connection, outgoing)
+            message, payload = await _read_head(connection)
+        except BaseException as error:
+            if sending is not None:
+                sending.cancel()
+            self.drop(connection)
+            reason = _reason(error)
+            if reason is None:
+                raise
+            return reason
+        finally:
+            late.cancel()
+        connection.read_timeout = self._deadlines.idle_s
+        if not payload.is_eof():
+            connection.start_timeout()
+        answer = _PoolAnswer(partial(self._done, key, connection, sending), message, payload)
+        if not _usable(message):
+            answer.close()
+            return Reason.UPSTREAM_INVALID
+        return answer
+
+    def _write(self, connection: ResponseHandler, outgoing: Outgoing) -> asyncio.Task[None] | None:
+        """Send a request; what streams is sent by a task, whose failure ends the connection."""
+        body, transport = outgoing.body, connection.transport
+        if transport is None:
+            raise ConnectionResetError
+        connection.set_response_params(
+            skip_payload=outgoing.method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_AHEAD_BYTES,
+            max_line_size=self._max_field_bytes,
+            max_field_size=self._max_field_bytes,
+        )
+        head, sending = _head(outgoing), None
+        if isinstance(body, bytes) and len(body) <= _JOINED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            if isinstance(body, bytes):
+                transport.write(body)
+            elif body is not None:
+                chunked = "content-length" not in outgoing.headers
+                sending = asyncio.create_task(_send_body(connection, body, chunked=chunked))
+        return sending
+
+    def _done(
+        self,
+        key: _Key,
+        connection: ResponseHandler,
+        sending: asyncio.Task[None] | None,
+        *,
+        reusable: bool,
+    ) -> None:
+        """Take a connection back, or drop it when anything of its last call is left over."""
+        if sending is not None and not sending.done():
+            sending.cancel()
+            reusable = False
+        if reusable and not connection.should_close:
+            self.give_back(key, connection)
+        else:
+            self.drop(connection)
+
+
+class _Connection(ResponseHandler):
+    """A connection whose failure reaches the body under way, which aiohttp leaves waiting."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Fail whoever waits for a head, or for more of a body."""
+        super().set_exception(exc, exc_cause or exc)
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(exc, exc_cause or exc)
+
+
+class _PoolAnswer:
+    """An answer whose connection goes back to the pool once it was read to its end."""
+
+    __slots__ = ("_done", "_payload", "_persistent", "headers", "reason", "status")
+
+    def __init__(
+        self, done: Callable[..., None], message: RawResponseMessage, payload: StreamReader
+    ) -> None:
+        self._done: Callable[..., None] | None = done
+        self._payload = payload
+        self._persistent = message.version == HttpVersion11 and not message.should_close
+        self.status = message.code
+        self.reason: str | None = message.reason
+        self.headers: CIMultiDictProxy[str] = message.headers
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last byte has come, read or not."""
+        return self._payload.is_eof()
+
+    def read_ready(self) -> bytes:
+        try:
+            return self._payload.read_nowait()
+        except (ClientError, OSError, HttpProcessingError) as error:
+            raise AnswerBrokenError from error
+
+    async def read_chunk(self) -> bytes:
+        try:
+            return await self._payload.readany()
+        except TimeoutError:
+            raise
+        except (ClientError, OSError, HttpProcessingError) as error:
+            raise AnswerBrokenError from error
+
+    def close(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(reusable=self._persistent and self._payload.at_eof())
+
+
+def _reason(error: BaseException) -> Reason | None:
+    """Tell why there is no answer; ``None`` for what is no failure of the upstream."""
+    if isinstance(error, TimeoutError):
+        return Reason.UPSTREAM_TIMEOUT
+    if isinstance(error, (ClientError, OSError)):
+        return Reason.UPSTREAM_UNREACHABLE
+    return Reason.UPSTREAM_INVALID if isinstance(error, HttpProcessingError) else None
+
+
+def _usable(message: RawResponseMessage) -> bool:
+    """Tell whether an answer can be passed on; aiohttp reads answers leniently (H32)."""
+    if message.code == _SWITCHING:  # nobody asked for it
+        return False
+    headers = message.headers
+    return (
+        len(headers.getall("Content-Length", ())) <= 1
+        and _CONTROL.search(" ".join((message.reason or "", *headers.values()))) is None
+    )
+
+
+def _head(outgoing: Outgoing) -> bytes:
+    """Serialise a request head; values come from aiohttp's parser or checked settings."""
+    url, headers = outgoing.url, outgoing.headers
+    lines = [f"{outgoing.method} {url.raw_path_qs} HTTP/1.1\r\nHost: {_authority(url)}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+    if "content-length" not in headers:
+        lines.append(_framing(outgoing))
+    lines.append("\r\n")
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _framing(outgoing: Outgoing) -> str:
+    """Return the field that tells where the body ends; without one its bytes would be a request."""
+    body = outgoing.body
+    if isinstance(body, bytes):
+        return f"Content-Length: {len(body)}\r\n"
+    if body is not None:
+        return "Transfer-Encoding: chunked\r\n"
+    return "" if outgoing.method in _WITHOUT_BODY else "Content-Length: 0\r\n"
+
+
+def _authority(url: URL) -> str:
+    return url.raw_authority.rpartition("@")[2]
+
+
+async def _read_head(connection: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
+    """Wait for a final head, past interim ones."""
+    while True:
+        message, payload = await connection.read()
+        if message.code >= _OK or message.code == _SWITCHING:
+            return message, payload
+
+
+async def _send_body(
+    connection: ResponseHandler, body: AsyncIterator[bytes], *, chunked: bool
+) -> None:
+    """Send a body piece by piece; when it fails, the upstream must not take it for whole."""
+    writer = StreamWriter(connection, asyncio.get_running_loop())
+    if chunked:
+        writer.enable_chunking()
+    try:
+        async for chunk in body:
+            await writer.write(chunk)
+        await writer.write_eof()
+    except Exception as error:  # noqa: BLE001 - whatever stopped it, whoever waits must know
+        connection.set_exception(ClientOSError(), error)
+        connection.abort()

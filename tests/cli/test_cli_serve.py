@@ -1,0 +1,127 @@
+"""`gatekeeper serve` as a process: the tour it prints works, mistakes end it, SIGTERM too."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Run = Callable[..., Any]
+
+ROOT = Path(__file__).parents[2]
+
+
+def served(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `gatekeeper serve` with data of its own."""
+    environ = {
+        **os.environ,
+        "GATEKEEPER_DATA_DIR": str(tmp_path / "data"),
+        "GATEKEEPER_DEADLINES__READINESS_S": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "gatekeeper", "serve", *arguments],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> str:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return str(listening.getsockname()[1])
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Start the demo; yield the process and what it printed."""
+    process = served(tmp_path, "--demo", "--port", free_port(), "--ops-port", "0")
+    with process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if line.startswith("gatekeeper explain"):
+                break
+        yield process, lines
+        process.kill()
+
+
+def curl(command: str) -> tuple[int, dict[str, str], str]:
+    """Do what a printed curl command says; return status, headers and body."""
+    words = shlex.split(command)
+    url = next(word for word in words if word.startswith("http"))
+    headers = dict(word.split(": ", 1) for flag, word in pairwise(words) if flag == "-H")
+    data = words[words.index("-d") + 1].encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - a URL of our own
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return answer.status, dict(answer.headers), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read().decode()
+
+
+def test_the_tour_does_what_it_says(
+    demo: tuple[subprocess.Popen[str], list[str]], run: Run
+) -> None:
+    """Each printed command shows its thing; SIGTERM ends the process well."""
+    process, lines = demo
+    curls = [line for line in lines if "curl" in line]
+    allowed, embargoed, burst, step_up, streamed = curls
+    status, headers, body = curl(allowed)
+    assert (status, "Hello" in body) == (200, True)
+    shown = run("explain", headers["Gatekeeper-Decision"]).stdout
+    assert "Same verdict offline: yes" in shown
+    assert curl(embargoed)[0] == 451
+    loop = re.fullmatch(r"for i in ([\d ]+); do (.*); done", burst)
+    assert loop is not None
+    seen = [curl(loop[2])[0] for _ in loop[1].split()]
+    assert seen == [200] * 5 + [429] * 2
+    status, _, body = curl(step_up)
+    assert status == 403
+    link = re.search(r"Open (http\S+) to verify", body)
+    assert link is not None
+    with urllib.request.urlopen(link[1], timeout=10) as page:  # noqa: S310
+        assert page.status == 200
+    assert curl(streamed)[2].endswith("data: [DONE]\n\n")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
+    """Wrong settings, wrong rules and a port that is taken are 2, told without a traceback."""
+    assert "upstreams: This is empty" in run("serve", code=2).stderr
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "one.yaml").write_text("version: 1\n")
+    upstream = ("--upstream", "http://127.0.0.1:1", "--ops-port", "0", "--log-format", "console")
+    told = run("serve", *upstream, "--rules-dir", str(rules), code=2).stderr
+    assert "one.yaml" in told
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = run("serve", *upstream, "--port", port, code=2).stderr
+    assert "listeners" in told
+    assert "already in use" in told
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "data").write_text("in the way")
+    assert "data_dir" in run("serve", *upstream, "--port", "0", code=2).stderr

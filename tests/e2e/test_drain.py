@@ -1,0 +1,216 @@
+"""SIGTERM: readiness first, then no new callers, then the calls under way, then the end (H40)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from support.gates import SOON_S, rules_text
+from support.wire import (
+    ASK_STREAM,
+    SSE_HEAD,
+    Caller,
+    Exchange,
+    IncompleteError,
+    RawUpstream,
+    ask,
+    until,
+    wired,
+)
+
+import gatekeeper
+from gatekeeper.settings import Deadlines, DecisionLog, Listener, Ops, Settings
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+
+    from support.gates import Gates
+
+    from gatekeeper.settings import Geoip
+
+
+@dataclass
+class Served:
+    """A gate in a process of its own."""
+
+    process: Process
+    port: int
+    ops: str
+    folder: Path
+
+    async def ready(self) -> int:
+        """Return the status of the readiness probe."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.ops}/readyz") as answer:
+            return answer.status
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Wait for the exit code."""
+        async with asyncio.timeout(SOON_S):
+            return await self.process.wait()
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Return how the calls ended."""
+        paths = (self.folder / "decisions").glob("*.jsonl")
+        records = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        return [each for each in records if each["kind"] == "outcome"]
+
+
+@asynccontextmanager
+async def served(
+    folder: Path, geoip: Geoip, upstream: RawUpstream, deadlines: Deadlines
+) -> AsyncIterator[Served]:
+    """Run `gatekeeper serve` with a settings file."""
+    (folder / "rules").mkdir()
+    (folder / "rules" / "rules.yaml").write_text(rules_text())
+    settings = Settings(
+        data_dir=folder,
+        rules_dir=folder / "rules",
+        listeners=(Listener(port=0, credentials=("opaque",)),),
+        ops=Ops(port=0),
+        upstreams=({"name": "raw", "urls": (upstream.url,)},),  # type: ignore[arg-type]
+        geoip=geoip,
+        decision_log=DecisionLog(directory=folder / "decisions"),
+        deadlines=deadlines,
+    )
+    file = folder / "settings.json"
+    file.write_text(settings.model_dump_json(exclude_none=True))
+    package = Path(gatekeeper.__file__).parents[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatekeeper", "serve", "--settings", str(file)),
+        env={**os.environ, "PYTHONPATH": str(package)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        async with asyncio.timeout(SOON_S):
+            while "Upstream raw" not in said:
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+        callers = re.search(r"Callers: http://127\.0\.0\.1:(\d+)", said)
+        ops = re.search(r"(http://127\.0\.0\.1:\d+)/metrics", said)
+        assert callers is not None
+        assert ops is not None
+        yield Served(process, int(callers[1]), ops[1], folder)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        process._transport.close()  # type: ignore[attr-defined]
+
+
+async def streaming(exchange: Exchange) -> None:
+    """Send an event, and the rest at the test's word."""
+    await exchange.body()
+    await exchange.send(SSE_HEAD)
+    await exchange.event(b'{"choices":[{"index":0,"delta":{"content":"word"}}]}')
+    await exchange.go_on()
+    await exchange.event(b"[DONE]")
+    await exchange.send(b"0\r\n\r\n")
+
+
+async def refused(port: int) -> bool:
+    """Tell whether new connections are refused."""
+    try:
+        caller = await Caller.connect(port)
+    except ConnectionRefusedError:
+        return True
+    await caller.close()
+    return False
+
+
+async def begin(port: int) -> Caller:
+    """Start a stream and read its first event."""
+    caller = await Caller.connect(port)
+    caller.write(ask(body=ASK_STREAM))
+    assert (await caller.head()).status == 200
+    assert await caller.chunk()
+    return caller
+
+
+async def test_h40_open_streams_end_before_the_process(
+    tmp_path: Path, small_geoip: Geoip
+) -> None:
+    """Readiness turns red while callers are still served; a stream ends in full; exit code 0."""
+    upstream = await RawUpstream(streaming).start()
+    deadlines = Deadlines(readiness_s=0.5, drain_s=SOON_S)
+    async with served(tmp_path, small_geoip, upstream, deadlines) as gate:
+        assert await gate.ready() == 200
+        open_stream, kept = await begin(gate.port), await Caller.connect(gate.port)
+        gate.terminate()
+        async with asyncio.timeout(SOON_S):
+            while await gate.ready() == 200:
+                await asyncio.sleep(0.01)
+        late = await kept.ask(ask(key=None))  # readiness is red, and callers are still answered
+        assert late.status == 401
+        assert late.head.one("connection") == "close"
+        assert await kept.closed() == b""
+        async with asyncio.timeout(SOON_S):
+            while not await refused(gate.port):
+                await asyncio.sleep(0.01)
+        assert await gate.ready() == 503
+        upstream.going.set()
+        assert await open_stream.chunk() == b"data: [DONE]\n\n"
+        assert await open_stream.chunk() == b""
+        assert await open_stream.closed() == b""
+        assert await gate.ended() == 0
+        assert [each["ending"] for each in gate.outcomes()] == ["complete"]
+        for caller in (open_stream, kept):
+            await caller.close()
+    await upstream.stop()
+
+
+async def test_h40_streams_longer_than_the_drain_are_cut(
+    tmp_path: Path, small_geoip: Geoip
+) -> None:
+    """After `drain_s` what is left is cut, not ended, and recorded; exit code 0."""
+    upstream = await RawUpstream(streaming).start()
+    deadlines = Deadlines(readiness_s=0, drain_s=0.2)
+    async with served(tmp_path, small_geoip, upstream, deadlines) as gate:
+        open_stream, idle = await begin(gate.port), await Caller.connect(gate.port)
+        gate.terminate()
+        with pytest.raises(IncompleteError):
+            await open_stream.chunk()
+        assert await idle.closed() == b""
+        assert await gate.ended() == 0
+        (outcome,) = gate.outcomes()
+        assert outcome["ending"] != "complete"
+        for caller in (open_stream, idle):
+            await caller.close()
+    await upstream.stop()
+
+
+async def test_h40_idle_connections_close_and_busy_ones_do_not(gates: Gates) -> None:
+    """At the end of a drain, nobody's call was cut and nobody's idle connection kept."""
+    async with wired(gates, RawUpstream(streaming)) as w:
+        idle, busy = await w.caller(), await w.caller()
+        w.upstream.going.set()
+        assert (await idle.ask(ask(body=ASK_STREAM))).status == 200
+        w.upstream.going.clear()
+        busy.write(ask(body=ASK_STREAM))
+        assert (await busy.head()).status == 200
+        stopping = asyncio.create_task(w.gate.app.stop(drain_s=SOON_S))
+        assert await idle.closed() == b""
+        await until(lambda: w.gate.app.gate.active == 1)
+        w.upstream.going.set()
+        while await busy.chunk():
+            pass
+        assert await busy.closed() == b""
+        await stopping
