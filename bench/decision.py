@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatekeeper.app import load_snapshot, system_clock
+from gatekeeper.app import system_clock
 from gatekeeper.facts.address import parse_address
 from gatekeeper.policy.decide import assess, conclude, screen
 from gatekeeper.policy.model import (
@@ -31,6 +31,7 @@ from gatekeeper.policy.ratelimit_headers import rate_limit_headers
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
 from gatekeeper.settings import Settings
+from gatekeeper.sources import load_snapshot
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 

@@ -7,15 +7,12 @@ import contextlib
 import gc
 import random
 import signal
-import ssl
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 import structlog
-from aiohttp import web
-from yarl import URL
 
 from gatekeeper.delivery import Delivery
 from gatekeeper.facts.address import TrustedProxies
@@ -23,42 +20,41 @@ from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
-from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
+from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import CredentialKind, Moment
-from gatekeeper.policy.rules import parse_rules
+from gatekeeper.sources import (
+    StartError,
+    listener_tls,
+    load_snapshot,
+    master_secret,
+    public_url,
+    records_url,
+    route_of,
+    unknown_owners,
+)
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.records import Records
-from gatekeeper.storage.rule_store import archive, read_texts
-from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
+from gatekeeper.storage.secrets import derive
 from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
-from gatekeeper.upstream.routes import Endpoint, Route, RouteTable
+from gatekeeper.upstream.routes import RouteTable
 from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.pages import VerificationPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
-    from pathlib import Path
 
-    from gatekeeper.policy.ruleset import RuleSet
-    from gatekeeper.settings import Listener, Settings, Upstream
+    from gatekeeper.settings import Listener, Settings
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
+_TLS_GOODBYE_S: Final = 2.0
+"""How long a closed TLS connection waits for its peer's own close."""
 _LOG_CLOSE_S: Final = 5.0
-
-
-class StartError(Exception):
-    """The gate cannot start; ``mistakes`` says everything that is wrong."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        """Keep the mistakes for whoever prints them."""
-        super().__init__("\n".join(map(str, mistakes)))
-        self.mistakes = mistakes
 
 
 def system_clock() -> Moment:
@@ -71,57 +67,11 @@ def new_id(at: Moment) -> str:
     return f"dec_{int(at.unix_s * 1_000):012x}{random.getrandbits(64):016x}"
 
 
-def master_secret(settings: Settings, environ: Mapping[str, str]) -> bytes:
-    """Return the secret that keys everything; raises :class:`StartError`."""
-    try:
-        found = (
-            load_or_create_secret(settings.data_dir)
-            if settings.secret is None
-            else read_secret(settings.secret, environ, min_bytes=32)
-        )
-    except OSError as error:
-        raise StartError([_unwritable(settings, error)]) from error
-    if isinstance(found, Mistake):
-        raise StartError([found])
-    return found
-
-
-def _unwritable(settings: Settings, error: OSError) -> Mistake:
-    wrong = f"{settings.data_dir} cannot be written: {error.strerror}."
-    return Mistake("settings", None, "data_dir", wrong)
-
-
-def records_url(settings: Settings) -> str:
-    """Return where the records are."""
-    return settings.records_url or f"sqlite:///{settings.data_dir / 'records.db'}"
-
-
-def rules_archive(settings: Settings) -> Path:
-    """Return the directory that keeps every revision of the rules."""
-    return settings.data_dir / "revisions"
-
-
-def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snapshot:
-    """Read rules and network data; raises :class:`StartError` for rules that are wrong."""
-    texts = read_texts(settings.rules_dir)
-    rules: RuleSet | list[Mistake] = texts if isinstance(texts, list) else parse_rules(texts)
-    if isinstance(texts, list) or isinstance(rules, list):
-        raise StartError(rules if isinstance(rules, list) else [])
-    try:
-        archive(rules_archive(settings), rules.revision, texts)
-    except OSError as error:
-        raise StartError([_unwritable(settings, error)]) from error
-    network = NetworkData.load(
-        settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
-    )
-    return Snapshot.of(rules, network)
-
-
 class App:
     """A gate with its listeners. Use ``async with await App.start(...)``, or :func:`serve`."""
 
     def __init__(self, settings: Settings, clock: Callable[[], Moment] = system_clock) -> None:
-        self.settings = settings
+        self.settings = settings.model_copy(update={"public_url": public_url(settings)})
         self._clock = clock
         self.metrics = Metrics()
         self.ports: list[int] = []
@@ -184,6 +134,9 @@ class App:
         snapshot = load_snapshot(settings, secret, self._unix_s())
         for problem in snapshot.network.problems:
             self._log.warning("network_data", problem=str(problem))
+        for mistake in unknown_owners(snapshot.rules, snapshot.network):
+            self._log.warning("rules", problem=str(mistake))
+        self._warn_of_private_callers(snapshot)
         records = await Records.open(records_url(settings))
         self._exit.push_async_callback(records.close)
         directory = await Directory.load(
@@ -197,7 +150,7 @@ class App:
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
         limiter = MemoryLimiter()
         routes = RouteTable(
-            [_route(upstream, environ) for upstream in settings.upstreams], settings.health
+            [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
@@ -226,6 +179,18 @@ class App:
         )
         self._declare_gauges(directory, log)
         await self._listen(log)
+
+    def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
+        """Say that behind a balancer that is not trusted, no caller would have a region."""
+        for listener in self.settings.listeners:
+            reached = listener.host not in {"127.0.0.1", "::1", "localhost"}
+            if reached and not listener.trusted_proxies and snapshot.rules.private.allow:
+                self._log.warning(
+                    "no_trusted_proxies",
+                    listener=f"{listener.host}:{listener.port}",
+                    hint="behind a proxy every caller would count as a private address, which "
+                    "embargo rules on regions do not test: set trusted_proxies",
+                )
 
     def _unix_s(self) -> float:
         return self._clock().unix_s
@@ -288,13 +253,24 @@ class App:
         try:
             for listener in self.settings.listeners:
                 server = self._server(listener)
+                tls = listener_tls(listener)
                 listening = await loop.create_server(
-                    server, listener.host, listener.port, ssl=_tls(listener), backlog=2048
+                    server,
+                    listener.host,
+                    listener.port,
+                    ssl=tls,
+                    backlog=2048,
+                    ssl_handshake_timeout=self.settings.deadlines.headers_s if tls else None,
+                    ssl_shutdown_timeout=_TLS_GOODBYE_S if tls else None,
                 )
                 self._servers.append((listening, server))
                 self._exit.callback(listening.close)
                 self.ports.append(listening.sockets[0].getsockname()[1])
-            await self._listen_ops(log)
+            checks = {"draining": lambda: self.ready, "decision_log": lambda: log.accepting}
+            ops = ops_app(self.metrics, checks)
+            self.ops_port = await self._exit.enter_async_context(
+                listening_ops(ops, self.settings.ops)
+            )
         except OSError as error:
             raise StartError([Mistake("settings", None, "listeners", str(error))]) from error
         self.ready = True
@@ -320,77 +296,12 @@ class App:
         self.metrics.count("gatekeeper_parser_refusals", kind)
         self._log.info("refused_by_parser", kind=kind, peer=_cut(peer))
 
-    async def _listen_ops(self, log: DecisionLog) -> None:
-        ops = web.Application()
-
-        async def healthz(_: web.Request) -> web.Response:
-            return web.Response(text="ok\n")
-
-        async def readyz(_: web.Request) -> web.Response:
-            wrong = [
-                name
-                for name, well in (("draining", self.ready), ("decision_log", log.accepting))
-                if not well
-            ]
-            return web.Response(
-                status=503 if wrong else 200, text=("\n".join(wrong) or "ready") + "\n"
-            )
-
-        async def metrics(_: web.Request) -> web.Response:
-            return web.Response(
-                body=self.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"}
-            )
-
-        ops.router.add_get("/healthz", healthz)
-        ops.router.add_get("/readyz", readyz)
-        ops.router.add_get("/metrics", metrics)
-        runner = web.AppRunner(ops, access_log=None)
-        await runner.setup()
-        self._exit.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.settings.ops.host, self.settings.ops.port)
-        await site.start()
-        self.ops_port = runner.addresses[0][1]
-
 
 def _cut(peer: str) -> str:
     """Return enough of an address to see a pattern: its first half."""
     separator = ":" if ":" in peer else "."
     parts = peer.split(separator)
     return separator.join(parts[: len(parts) // 2]) + separator + "*"
-
-
-def _tls(listener: Listener) -> ssl.SSLContext | None:
-    if listener.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(listener.tls.certificate, listener.tls.key)
-    return context
-
-
-def _route(upstream: Upstream, environ: Mapping[str, str]) -> Route:
-    credential = None
-    if upstream.credential is not None:
-        secret = read_secret(upstream.credential, environ)
-        if isinstance(secret, Mistake):
-            raise StartError([secret])
-        value = secret.decode()
-        bearer = upstream.credential_header == "authorization"
-        credential = (upstream.credential_header, f"Bearer {value}" if bearer else value)
-    tls = None
-    if upstream.ca_file is not None:
-        try:
-            tls = ssl.create_default_context(cafile=upstream.ca_file)
-        except OSError as error:
-            wrong = f"{upstream.ca_file} is no bundle of certificates: {error.strerror}"
-            raise StartError([Mistake("settings", None, "upstreams.ca_file", wrong)]) from error
-    return Route(
-        name=upstream.name,
-        models=upstream.models,
-        paths=upstream.paths,
-        endpoints=tuple(Endpoint(URL(url)) for url in upstream.urls),
-        credential=credential,
-        tls=tls,
-    )
 
 
 async def serve(app: App) -> None:

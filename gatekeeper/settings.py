@@ -198,8 +198,9 @@ class Settings(_Part):
     mode: Literal["enforce", "observe"] = "enforce"
     """``observe`` decides and records but refuses only embargo and bad credentials."""
     data_dir: Path = Path("var")
-    public_url: str = "http://127.0.0.1:8080"
-    """How callers reach this gate from outside; base of verification links."""
+    public_url: str = ""
+    """How callers reach this gate from outside; base of verification links. Empty: the address of
+    the first listener."""
     secret: SecretSource | None = None
     """Keys digests, API-key hashes and links; made in ``data_dir/secret`` when absent."""
     records_url: str = ""

@@ -47,7 +47,7 @@ def _urls(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _public_url(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    if wrong := _wrong_with_url(settings.public_url):
+    if settings.public_url and (wrong := _wrong_with_url(settings.public_url)):
         yield Problem(("public_url",), wrong)
 
 

@@ -20,6 +20,7 @@ from gatekeeper.cli.common import (
 )
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.policy.cases import coverage, parse_cases, run_case
+from gatekeeper.sources import unknown_owners
 from gatekeeper.storage.rule_store import read_rules, read_texts
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def check(*, rules_dir: Path | None, as_json: bool, settings_file: Path | None) 
         mistakes += cases
     network = NetworkData.load(settings.geoip, secret=os.urandom(32), now_unix_s=time.time())
     mistakes += network.problems
+    if not isinstance(rules, list):
+        mistakes += unknown_owners(rules, network)
     if mistakes or isinstance(rules, list) or isinstance(cases, list):
         give_up(mistakes)
     results = [run_case(case, rules) for case in cases]

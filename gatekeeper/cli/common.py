@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gatekeeper.app import StartError, master_secret, records_url
 from gatekeeper.settings_load import FILE_VARIABLE, load_settings
+from gatekeeper.sources import StartError, master_secret, records_url
 from gatekeeper.storage.records import Records, RecordsError
 
 if TYPE_CHECKING:

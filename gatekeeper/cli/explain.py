@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from msgspec import structs
 
-from gatekeeper.app import rules_archive
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
@@ -31,6 +30,7 @@ from gatekeeper.policy.decide import conclude, judge
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.record import from_record, to_record
 from gatekeeper.policy.view import FieldType, view_of
+from gatekeeper.sources import rules_archive
 from gatekeeper.storage.decision_files import find
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.rule_store import archived, read_rules

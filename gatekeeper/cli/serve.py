@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 import uvloop
 
-from gatekeeper.app import App, StartError
+from gatekeeper.app import App
 from gatekeeper.app import serve as serve_until_signal
 from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
 from gatekeeper.cli.tour import Tour
+from gatekeeper.sources import StartError
 from gatekeeper.storage.records import RecordsError
 from gatekeeper.telemetry import configure_logging
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import click
 from aiohttp import web
 
-from gatekeeper.app import master_secret, records_url
 from gatekeeper.demo import build_demo_app
 from gatekeeper.facts.api_keys import issue_key
 from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch
 from gatekeeper.storage.secrets import derive
@@ -52,8 +52,6 @@ class Tour:
         first, *rest = settings.listeners
         open_first = first.model_copy(update={"trusted_proxies": ("127.0.0.1", "::1")})
         update: dict[str, object] = {"listeners": (open_first, *rest)}
-        if "public_url" not in settings.model_fields_set:  # verification links must open here
-            update["public_url"] = f"http://127.0.0.1:{first.port}"
         return settings.model_copy(update=update)
 
     async def start(self, settings: Settings) -> None:

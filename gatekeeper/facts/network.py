@@ -143,6 +143,13 @@ class NetworkData:
             )
         return cls(databases, lists, secret=secret, problems=problems, lost=lost, stale_at=stale_at)
 
+    @property
+    def owners(self) -> frozenset[str] | None:
+        """Owners that the lists name; ``None`` when a list could not be loaded."""
+        if any(lookup.view == "lists" for lookup in self._lost):
+            return None
+        return frozenset().union(*(lists.owners for lists in self._lists))
+
     def observe_client(self, client: ClientAddress) -> NetworkFacts:
         """Return the facts of a client; one that no proxy named has keys but no location."""
         if client.source is AddressSource.UNKNOWN:

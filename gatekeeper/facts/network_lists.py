@@ -81,6 +81,11 @@ class NetworkLists:
     lookups: dict[tuple[str, LookupStatus], Lookup]
     """Every way in which asking can end, made beforehand."""
 
+    @property
+    def owners(self) -> frozenset[str]:
+        """Ids of the owners that any list names."""
+        return frozenset(entry.owner for entry in self.lists if entry.owner is not None)
+
     def naming(self, address: IPAddress, asn: int | None) -> list[NetworkList]:
         """Return the lists that name the address or its AS number."""
         found = self._by_prefix.matches(address)

@@ -23,8 +23,9 @@ async def link_of(gate: RunningGate) -> tuple[str, str]:
         await gate.openai("watched").models.list()
     body: Any = raised.value.body
     url = body["verification_url"]
-    assert url.startswith("http://127.0.0.1:8080/gatekeeper/v1/verify/")
-    return url.removeprefix("http://127.0.0.1:8080"), body["decision_id"]
+    base, _, token = url.partition("/gatekeeper/v1/verify/")
+    assert base == "http://127.0.0.1:0"  # the address of the first listener, as it is set
+    return f"/gatekeeper/v1/verify/{token}", body["decision_id"]
 
 
 async def page(gate: RunningGate, path: str) -> tuple[int, str]:

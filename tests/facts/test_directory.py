@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gatekeeper.facts.directory import Directory, KeyEntry
-from gatekeeper.policy.model import Account, Assurance, LookupStatus, Tier
+from gatekeeper.policy.model import FOREVER, Account, Assurance, LookupStatus, Tier
 from gatekeeper.storage.records import Records, RecordsError
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
 
@@ -98,7 +98,7 @@ async def test_load_and_refresh_follow_another_process(records: Records, cli: Re
         organization="Acme",
         tier=Tier.TRUSTED,
         created_at=AT - 5,
-        banned_until=math.inf,
+        banned_until=FOREVER,
         ban_reason="abuse",
         email_domain="mail.example",
         email_listed_by=("disposable", "mail.example"),

@@ -1,32 +1,32 @@
-"""From facts to a verdict: precedence, shadow, observe, and what never softens."""
+"""From facts to a verdict: what each rule says, which one speaks, and what observe mode opens.
+
+Shadow and the properties over any facts are in ``test_decide_shadow`` and ``test_decide_risk``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from support.builders import (
     AT,
     DAY_S,
+    SCORED,
+    TIERS,
     account,
     call,
     credential,
-    default_pack,
+    ended,
     facts,
     limit_status,
     network,
     rules,
 )
-from support.changes import replace
-from support.strategies import some_facts, some_limits, some_rules
 
 from gatekeeper.policy.decide import (
     BAN_RULE,
     CREDENTIAL_RULE,
     PRIVATE_RULE,
-    conclude,
     judge,
     limit_reason,
     matches_any,
@@ -39,40 +39,17 @@ from gatekeeper.policy.model import (
     FOREVER,
     Assurance,
     CredentialStatus,
-    Decision,
     Facts,
-    LimitStatus,
-    LookupStatus,
-    Mode,
     NetworkKind,
     Reason,
-    Standing,
     Tier,
     Unit,
     Verdict,
 )
-from gatekeeper.policy.ruleset import OnUnknown, RuleSet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 INF = float("inf")
-PACK = default_pack()
 TOR = network(kind=NetworkKind.TOR)
 CUBA = network(country="CU")
-
-
-def ended(
-    standing: Standing, *limits: LimitStatus, some: RuleSet | None = None, observe: bool = False
-) -> Decision:
-    """Conclude with the limits' answers."""
-    used = rules() if some is None else some
-    return conclude(standing, limits, used, decision_id="dec_1", at=AT, observe=observe)
-
-
-def softened(before: Verdict, after: Verdict) -> bool:
-    """Tell whether ``after`` is less severe than ``before``."""
-    return worst((before, after)) is not after
 
 
 # --- screen -------------------------------------------------------------------------------------
@@ -142,15 +119,6 @@ def test_embargo_speaks_before_everything() -> None:
 
 # --- assess -------------------------------------------------------------------------------------
 
-TIERS = """
-tiers:
-  - {id: trusted, description: d, tier: trusted, models: ["*"]}
-  - {id: standard, description: d, tier: standard, models: [gpt-*, small],
-     max_output_tokens: 1000, max_input_tokens: 500}
-  - {id: elevated, description: d, tier: elevated, models: ["*"], assurance: ial1}
-  - {id: restricted, description: d, tier: restricted, models: [small], assurance: ial2}
-"""
-
 
 @pytest.mark.parametrize(
     ("who", "what", "verdict", "reason", "lever"),
@@ -201,19 +169,6 @@ def test_tiers(
     assert (standing.detail is None) is (lever is None)
     assert (lever or "") in (standing.detail or "")
     assert (standing.obligation is not None) is (verdict is Verdict.STEP_UP)
-
-
-SCORED = """
-signals:
-  - {id: tor, description: d, when: network.kind == "tor", points: 40}
-  - {id: unknown, description: d, when: "!account.known", points: 30}
-  - {id: stream, description: d, when: call.stream, points: 20}
-thresholds:
-  - {id: tighten, description: d, at_least: 20, tighten: 0.5}
-  - {id: tighten-more, description: d, at_least: 30, tighten: 0.25}
-  - {id: ask, description: d, at_least: 60, verdict: step_up, assurance: ial2}
-  - {id: deny, description: d, at_least: 90, verdict: deny}
-"""
 
 
 @pytest.mark.parametrize(
@@ -427,373 +382,3 @@ def test_worst_is_a_total_order() -> None:
     assert set(order) == set(Verdict)
     assert [worst(order[: n + 1]) for n in range(len(order))] == order
     assert worst(()) is Verdict.ALLOW
-
-
-# --- shadow (H31) -------------------------------------------------------------------------------
-
-
-def without_shadow(some: RuleSet) -> RuleSet:
-    """Return the rule set as it would be had nobody written the rules in shadow."""
-
-    def kept(rules_of_section: Any) -> Any:
-        return tuple(rule for rule in rules_of_section if rule.mode is Mode.ENFORCE)
-
-    open_tiers = {
-        tier: rule
-        if rule.mode is Mode.ENFORCE
-        else replace(
-            rule,
-            models=("*",),
-            assurance=Assurance.NONE,
-            max_output_tokens=None,
-            max_input_tokens=None,
-        )
-        for tier, rule in some.tiers.items()
-    }
-    return replace(
-        some,
-        embargo=kept(some.embargo),
-        signals=kept(some.signals),
-        thresholds=kept(some.thresholds),
-        step_up=kept(some.step_up),
-        exemptions=kept(some.exemptions),
-        tiers=open_tiers,
-    )
-
-
-def all_enforced(some: RuleSet) -> RuleSet:
-    """Return the rule set with every rule enforced."""
-
-    def enforced(rules_of_section: Any) -> Any:
-        return tuple(replace(rule, mode=Mode.ENFORCE) for rule in rules_of_section)
-
-    return replace(
-        some,
-        embargo=enforced(some.embargo),
-        signals=enforced(some.signals),
-        thresholds=enforced(some.thresholds),
-        step_up=enforced(some.step_up),
-        exemptions=enforced(some.exemptions),
-        tiers={tier: replace(rule, mode=Mode.ENFORCE) for tier, rule in some.tiers.items()},
-    )
-
-
-@settings(max_examples=70, deadline=None)
-@given(known=some_facts(), some=some_rules(), limits=some_limits(), observe=st.booleans())
-def test_h31_shadow_never_changes_an_enforced_verdict(
-    known: Facts, some: RuleSet, limits: tuple[LimitStatus, ...], *, observe: bool
-) -> None:
-    """With every rule in shadow taken out, the decision is the same in all that takes effect."""
-    with_shadow = judge(known, some, observe=observe)
-    without = judge(known, without_shadow(some), observe=observe)
-    hard = tuple(status for status in limits if status.mode is Mode.ENFORCE)
-    one = ended(with_shadow, *limits, observe=observe)
-    two = ended(without, *hard, observe=observe)
-    for effect in ("verdict", "reason", "enforced", "obligation", "tighten", "detail", "admits"):
-        assert getattr(one, effect) == getattr(two, effect), effect
-    assert with_shadow.exempt == without.exempt
-    totals = [standing.score and standing.score.total for standing in (with_shadow, without)]
-    assert totals[0] == totals[1]
-    assert stops(with_shadow, observe=observe) is stops(without, observe=observe)
-
-
-@settings(max_examples=70, deadline=None)
-@given(known=some_facts(), some=some_rules())
-def test_h31_shadow_verdict_is_the_verdict_with_all_enforced(known: Facts, some: RuleSet) -> None:
-    """What shadow shows is exactly what taking ``mode: shadow`` away would do."""
-    assert judge(known, some).shadow_verdict is judge(known, all_enforced(some)).verdict
-
-
-def test_h31_shadow_is_recorded() -> None:
-    """A rule in shadow leaves a finding that says so, limits included."""
-    text = SCORED.replace("id: tor, ", "id: tor, mode: shadow, ")
-    decision = ended(
-        judge(facts(where=TOR, what=call(stream=True)), rules(text)),
-        limit_status(mode=Mode.SHADOW, retry_after_s=1.0),
-    )
-    assert decision.verdict is Verdict.ALLOW
-    assert decision.shadow_verdict is Verdict.STEP_UP
-    assert {(f.rule, f.mode) for f in decision.findings} == {
-        ("tighten", Mode.ENFORCE),
-        ("tighten-more", Mode.SHADOW),
-        ("ask", Mode.SHADOW),
-        ("requests", Mode.SHADOW),
-    }
-    assert decision.tighten == 0.5
-
-
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        (
-            "embargo: [{id: x, description: d, mode: MODE, source: s, countries: [US]}]",
-            Verdict.EMBARGOED,
-        ),
-        (
-            (
-                "embargo: [{id: x, description: d, mode: MODE, source: s, on: [registration],"
-                " countries: [CU], unknown: step_up}]"
-            ),
-            Verdict.STEP_UP,
-        ),
-        (
-            (
-                "signals: [{id: s, description: d, when: 'true', points: 9}]\n"
-                "thresholds: [{id: x, description: d, mode: MODE, at_least: 9, verdict: deny,"
-                " tighten: 0.5}]"
-            ),
-            Verdict.DENY,
-        ),
-        (
-            (
-                "signals: [{id: s, description: d, mode: MODE, when: 'true', points: 9}]\n"
-                "thresholds: [{id: x, description: d, at_least: 9, verdict: deny, tighten: 0.5}]"
-            ),
-            Verdict.DENY,
-        ),
-        ("step_up: [{id: x, description: d, mode: MODE, when: 'true'}]", Verdict.STEP_UP),
-    ],
-    ids=["embargo", "embargo unknown", "threshold", "signal", "step-up"],
-)
-def test_h31_each_kind_of_rule_in_shadow(text: str, verdict: Verdict) -> None:
-    """Enforced it refuses; in shadow it leaves a trace and changes nothing."""
-    known = facts(where=network(registered_country=None))
-    hard = judge(known, rules(text.replace("MODE", "enforce")))
-    soft = judge(known, rules(text.replace("MODE", "shadow")))
-    assert (hard.verdict, hard.shadow_verdict) == (verdict, verdict)
-    assert (soft.verdict, soft.shadow_verdict) == (Verdict.ALLOW, verdict)
-    assert (soft.reason, soft.obligation, soft.tighten) == (None, None, 1.0)
-    assert [finding.mode for finding in soft.findings] == [Mode.SHADOW]
-
-
-def test_h31_tier_in_shadow() -> None:
-    """A tier's rule may be tried out like any other."""
-    soft = judge(
-        facts(what=call(model="o3", input_tokens=501)),
-        rules(tiers=TIERS.replace("id: standard,", "id: standard, mode: shadow,")),
-    )
-    assert (soft.verdict, soft.shadow_verdict) == (Verdict.ALLOW, Verdict.DENY)
-    assert soft.detail is None
-
-
-@pytest.mark.parametrize(
-    "softening",
-    [
-        "signals: [{id: good, description: d, mode: shadow, when: 'true', points: -50}]",
-        (
-            "exemptions: [{id: x, description: d, mode: shadow, when: 'true', rules: [tor],"
-            " reason: r, expires: 2027-01-01}]"
-        ),
-        (
-            "exemptions: [{id: x, description: d, mode: shadow, when: 'true', rules: [ask],"
-            " reason: r, expires: 2027-01-01}]"
-        ),
-    ],
-    ids=["points taken away", "signal exempt", "threshold exempt"],
-)
-def test_h31_shadow_that_would_soften(softening: str) -> None:
-    """A shadow rule that would let a call pass shows that, and lets nothing pass."""
-    some = rules(SCORED, more=softening)
-    standing = judge(facts(where=TOR, what=call(stream=True)), some)
-    assert standing.verdict is Verdict.STEP_UP
-    assert standing.shadow_verdict is Verdict.ALLOW
-
-
-def test_h31_shadow_limit_shows_in_the_shadow_verdict() -> None:
-    """A shadow quota without room refuses nothing."""
-    short = limit_status(mode=Mode.SHADOW, retry_after_s=1.0)
-    decision = ended(judge(facts(), rules()), short)
-    assert (decision.verdict, decision.shadow_verdict) == (Verdict.ALLOW, Verdict.RATE_LIMITED)
-
-
-# --- more risk never softens --------------------------------------------------------------------
-
-_RISKIER = {
-    kind: rank
-    for rank, kinds in enumerate(
-        (
-            (NetworkKind.PRIVATE,),
-            (NetworkKind.RESIDENTIAL, NetworkKind.MOBILE, NetworkKind.UNKNOWN),
-            (NetworkKind.HOSTING, NetworkKind.RELAY),
-            (NetworkKind.VPN,),
-            (NetworkKind.RESIDENTIAL_PROXY,),
-            (NetworkKind.TOR,),
-        )
-    )
-    for kind in kinds
-}
-
-
-def _where(known: Facts, /, **changes: Any) -> Facts:
-    return replace(known, network=replace(known.network, **changes))
-
-
-def _who(known: Facts, /, **changes: Any) -> Facts:
-    return replace(known, account=replace(known.account, **changes))
-
-
-def _riskier_kind(known: Facts, other: Facts) -> Facts:
-    assume(_RISKIER[other.network.kind] > _RISKIER[known.network.kind])
-    return _where(known, kind=other.network.kind)
-
-
-def _on_more_lists(known: Facts, other: Facts) -> Facts:
-    both = {*known.network.listed_by, *other.network.listed_by}
-    return _where(known, listed_by=tuple(sorted(both)))
-
-
-def _younger(known: Facts, other: Facts) -> Facts:
-    born, before = other.account.created_at, known.account.created_at
-    assume(born is not None and (before is None or born > before))
-    return _who(known, created_at=born)
-
-
-def _not_known(known: Facts, _: Facts) -> Facts:
-    return _who(known, known=False)
-
-
-def _disposable(known: Facts, other: Facts) -> Facts:
-    lists = {*known.account.email_listed_by, *other.account.email_listed_by, "disposable"}
-    return _who(known, email_listed_by=tuple(sorted(lists)))
-
-
-def _banned(known: Facts, _: Facts) -> Facts:
-    return _who(known, banned_until=FOREVER)
-
-
-def _lower_tier(known: Facts, other: Facts) -> Facts:
-    return _who(known, tier=known.account.tier.stricter(other.account.tier))
-
-
-def _less_assurance(known: Facts, other: Facts) -> Facts:
-    assume(known.account.assurance.meets(other.account.assurance))
-    return _who(known, assurance=other.account.assurance)
-
-
-def _bad_owner(known: Facts, _: Facts) -> Facts:
-    return _who(known, owners=(*known.account.owners, "bytedance"))
-
-
-def _records_lost(known: Facts, _: Facts) -> Facts:
-    return _who(known, status=LookupStatus.UNKNOWN)
-
-
-def _bad_credential(known: Facts, _: Facts) -> Facts:
-    assume(known.credential.status is CredentialStatus.VALID)
-    return replace(known, credential=replace(known.credential, status=CredentialStatus.INVALID))
-
-
-def _embargoed_country(known: Facts, _: Facts) -> Facts:
-    assume(known.network.kind is not NetworkKind.PRIVATE)
-    return _where(known, country="KP")
-
-
-def _unknown_country(known: Facts, _: Facts) -> Facts:
-    assume(known.network.kind is not NetworkKind.PRIVATE)
-    return _where(known, country=None)
-
-
-def _bad_network(known: Facts, _: Facts) -> Facts:
-    assume(known.network.kind is not NetworkKind.PRIVATE)
-    return _where(known, owner="tencent")
-
-
-def _lookups_lost(known: Facts, _: Facts) -> Facts:
-    lost = tuple(replace(each, status=LookupStatus.UNKNOWN) for each in known.network.lookups)
-    return _where(known, lookups=lost)
-
-
-def _more_choices(known: Facts, other: Facts) -> Facts:
-    more = max(known.call.choices, other.call.choices)
-    return replace(known, call=replace(known.call, choices=more))
-
-
-def _longer(known: Facts, other: Facts) -> Facts:
-    mine, its = known.call, other.call
-    longer = replace(
-        mine,
-        input_tokens=max(mine.input_tokens, its.input_tokens),
-        max_output_tokens=max(mine.max_output_tokens, its.max_output_tokens),
-        cost_cents=max(mine.cost_cents, its.cost_cents),
-    )
-    return replace(known, call=longer)
-
-
-RAISERS: tuple[Callable[[Facts, Facts], Facts], ...] = (
-    _riskier_kind,
-    _on_more_lists,
-    _younger,
-    _not_known,
-    _disposable,
-    _banned,
-    _lower_tier,
-    _less_assurance,
-    _bad_owner,
-    _records_lost,
-    _bad_credential,
-    _embargoed_country,
-    _unknown_country,
-    _bad_network,
-    _lookups_lost,
-    _more_choices,
-    _longer,
-)
-
-
-@pytest.mark.parametrize("raiser", RAISERS, ids=lambda raiser: raiser.__name__.strip("_"))
-@settings(max_examples=30, deadline=None)
-@given(known=some_facts(), other=some_facts())
-def test_more_risk_never_softens_the_default_pack(
-    raiser: Callable[[Facts, Facts], Facts], known: Facts, other: Facts
-) -> None:
-    """Of any facts, one made riskier and all else the same, the pack's verdict is no milder.
-
-    The kinds of network rank as the pack's points do. A country alone is not compared with
-    another one that is served: neither is riskier. Nor is it for private addresses, which have
-    none. An account that nobody knows any more keeps its age here: an age that is not known counts
-    nothing. Limits are not softer either: the tightening is no weaker while the call goes on.
-    """
-    before, after = judge(known, PACK), judge(raiser(known, other), PACK)
-    assert not softened(before.verdict, after.verdict)
-    if before.admits and after.admits:
-        assert after.tighten <= before.tighten
-
-
-@pytest.mark.parametrize(
-    "raiser", [_banned, _bad_credential, _records_lost], ids=["ban", "credential", "records"]
-)
-@settings(max_examples=30, deadline=None)
-@given(known=some_facts(), some=some_rules())
-def test_more_risk_never_softens_any_rules(
-    raiser: Callable[[Facts, Facts], Facts], known: Facts, some: RuleSet
-) -> None:
-    """Facts that no condition reads only ever add to what is found, whatever the rules."""
-    assert not softened(judge(known, some).verdict, judge(raiser(known, known), some).verdict)
-
-
-@settings(max_examples=50, deadline=None)
-@given(known=some_facts(), some=some_rules(), more=some_rules())
-def test_more_rules_never_soften(known: Facts, some: RuleSet, more: RuleSet) -> None:
-    """Adding embargoes, thresholds, step-ups and signals with points never makes a call pass."""
-    both = replace(
-        some,
-        embargo=some.embargo + more.embargo,
-        signals=some.signals + tuple(s for s in more.signals if s.points > 0),
-        thresholds=some.thresholds + more.thresholds,
-        step_up=some.step_up + more.step_up,
-        exemptions=(),
-    )
-    alone = replace(some, exemptions=())
-    assert not softened(judge(known, alone).verdict, judge(known, both).verdict)
-
-
-@pytest.mark.parametrize("strict", [OnUnknown.REFUSE, OnUnknown.STEP_UP])
-@settings(max_examples=30, deadline=None)
-@given(known=some_facts(), some=some_rules())
-def test_h15_stricter_unknown_never_softens(strict: OnUnknown, known: Facts, some: RuleSet) -> None:
-    """Saying that unknown means more than nothing never lets a call pass."""
-    loose = replace(
-        some, embargo=tuple(replace(rule, unknown=OnUnknown.ALLOW) for rule in some.embargo)
-    )
-    tight = replace(some, embargo=tuple(replace(rule, unknown=strict) for rule in some.embargo))
-    assert not softened(judge(known, loose).verdict, judge(known, tight).verdict)

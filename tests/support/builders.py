@@ -10,12 +10,14 @@ from typing import Any
 
 from support.changes import replace
 
+from gatekeeper.policy.decide import conclude
 from gatekeeper.policy.model import (
     Account,
     Call,
     Credential,
     CredentialKind,
     CredentialStatus,
+    Decision,
     Facts,
     LimitStatus,
     Lookup,
@@ -23,6 +25,7 @@ from gatekeeper.policy.model import (
     Mode,
     NetworkFacts,
     NetworkKind,
+    Standing,
     Unit,
 )
 from gatekeeper.policy.rules import parse_rules
@@ -49,6 +52,29 @@ models:
     max_output_tokens: 4096
 """,
 }
+
+TIERS = """
+tiers:
+  - {id: trusted, description: d, tier: trusted, models: ["*"]}
+  - {id: standard, description: d, tier: standard, models: [gpt-*, small],
+     max_output_tokens: 1000, max_input_tokens: 500}
+  - {id: elevated, description: d, tier: elevated, models: ["*"], assurance: ial1}
+  - {id: restricted, description: d, tier: restricted, models: [small], assurance: ial2}
+"""
+"""Four tiers that differ, in the place of those of :func:`rules`."""
+
+SCORED = """
+signals:
+  - {id: tor, description: d, when: network.kind == "tor", points: 40}
+  - {id: unknown, description: d, when: "!account.known", points: 30}
+  - {id: stream, description: d, when: call.stream, points: 20}
+thresholds:
+  - {id: tighten, description: d, at_least: 20, tighten: 0.5}
+  - {id: tighten-more, description: d, at_least: 30, tighten: 0.25}
+  - {id: ask, description: d, at_least: 60, verdict: step_up, assurance: ial2}
+  - {id: deny, description: d, at_least: 90, verdict: deny}
+"""
+"""Signals of 40, 30 and 20 points, and thresholds at 20, 30, 60 and 90."""
 
 
 def rules(text: str = "", **sections: str) -> RuleSet:
@@ -161,3 +187,11 @@ def limit_status(**changes: Any) -> LimitStatus:
         "retry_after_s": 0.0,
     }
     return LimitStatus(**(ordinary | changes))
+
+
+def ended(
+    standing: Standing, *limits: LimitStatus, some: RuleSet | None = None, observe: bool = False
+) -> Decision:
+    """Conclude with the limits' answers."""
+    used = rules() if some is None else some
+    return conclude(standing, limits, used, decision_id="dec_1", at=AT, observe=observe)

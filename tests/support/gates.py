@@ -16,11 +16,12 @@ import openai
 from click.testing import CliRunner
 from support.upstream import Upstream
 
-from gatekeeper.app import App, master_secret, records_url, system_clock
+from gatekeeper.app import App, system_clock
 from gatekeeper.cli import main
 from gatekeeper.facts.api_keys import issue_key
 from gatekeeper.policy.model import Moment
 from gatekeeper.settings import DecisionLog, Geoip, Listener, Ops, Settings
+from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.account_files import parse_account
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive

@@ -1,0 +1,143 @@
+"""Reads what a gate is made of: secrets, rules, network data, routes; all mistakes are told."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from gatekeeper.facts.network import NetworkData
+from gatekeeper.gate import Snapshot
+from gatekeeper.policy.mistake import Mistake
+from gatekeeper.policy.rules import parse_rules
+from gatekeeper.policy.ruleset import EmbargoView
+from gatekeeper.policy.validation import did_you_mean
+from gatekeeper.storage.rule_store import archive, read_texts
+from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
+from gatekeeper.upstream.routes import Endpoint, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from gatekeeper.policy.ruleset import RuleSet
+    from gatekeeper.settings import Listener, Settings, Upstream
+
+
+class StartError(Exception):
+    """The gate cannot start; ``mistakes`` says everything that is wrong."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        """Keep the mistakes for whoever prints them."""
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+def master_secret(settings: Settings, environ: Mapping[str, str]) -> bytes:
+    """Return the secret that keys everything; raises :class:`StartError`."""
+    try:
+        found = (
+            load_or_create_secret(settings.data_dir)
+            if settings.secret is None
+            else read_secret(settings.secret, environ, min_bytes=32)
+        )
+    except OSError as error:
+        raise StartError([_unwritable(settings, error)]) from error
+    if isinstance(found, Mistake):
+        raise StartError([found])
+    return found
+
+
+def _unwritable(settings: Settings, error: OSError) -> Mistake:
+    wrong = f"{settings.data_dir} cannot be written: {error.strerror}."
+    return Mistake("settings", None, "data_dir", wrong)
+
+
+def public_url(settings: Settings) -> str:
+    """Return how callers reach this gate: as set, or the address of the first listener."""
+    if settings.public_url:
+        return settings.public_url
+    first = settings.listeners[0]
+    host = f"[{first.host}]" if ":" in first.host else first.host
+    return f"http{'s' if first.tls else ''}://{host}:{first.port}"
+
+
+def records_url(settings: Settings) -> str:
+    """Return where the records are."""
+    return settings.records_url or f"sqlite:///{settings.data_dir / 'records.db'}"
+
+
+def rules_archive(settings: Settings) -> Path:
+    """Return the directory that keeps every revision of the rules."""
+    return settings.data_dir / "revisions"
+
+
+def unknown_owners(rules: RuleSet, network: NetworkData) -> list[Mistake]:
+    """Tell which owners of AS rules no network list knows: a misspelt one would lift an embargo."""
+    owners = network.owners
+    if owners is None:  # a list is missing, which is a problem of its own
+        return []
+    return [
+        Mistake(
+            "rules",
+            None,
+            f"embargo {rule.id}",
+            f"no network list names the owner `{owner}`{did_you_mean(owner, owners)}",
+        )
+        for rule in rules.embargo
+        if EmbargoView.ASN in rule.on
+        for owner in sorted(rule.owners - owners)
+    ]
+
+
+def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snapshot:
+    """Read rules and network data; raises :class:`StartError` for rules that are wrong."""
+    texts = read_texts(settings.rules_dir)
+    rules: RuleSet | list[Mistake] = texts if isinstance(texts, list) else parse_rules(texts)
+    if isinstance(texts, list) or isinstance(rules, list):
+        raise StartError(rules if isinstance(rules, list) else [])
+    try:
+        archive(rules_archive(settings), rules.revision, texts)
+    except OSError as error:
+        raise StartError([_unwritable(settings, error)]) from error
+    network = NetworkData.load(
+        settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
+    )
+    return Snapshot.of(rules, network)
+
+
+def listener_tls(listener: Listener) -> ssl.SSLContext | None:
+    """Return the TLS context of a listener; raises :class:`StartError` for files that are wrong."""
+    if listener.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(listener.tls.certificate, listener.tls.key)
+    return context
+
+
+def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:
+    """Return the route of an upstream; raises :class:`StartError` for a secret or bundle."""
+    credential = None
+    if upstream.credential is not None:
+        secret = read_secret(upstream.credential, environ)
+        if isinstance(secret, Mistake):
+            raise StartError([secret])
+        value = secret.decode()
+        bearer = upstream.credential_header == "authorization"
+        credential = (upstream.credential_header, f"Bearer {value}" if bearer else value)
+    tls = None
+    if upstream.ca_file is not None:
+        try:
+            tls = ssl.create_default_context(cafile=upstream.ca_file)
+        except OSError as error:
+            wrong = f"{upstream.ca_file} is no bundle of certificates: {error.strerror}"
+            raise StartError([Mistake("settings", None, "upstreams.ca_file", wrong)]) from error
+    return Route(
+        name=upstream.name,
+        models=upstream.models,
+        paths=upstream.paths,
+        endpoints=tuple(Endpoint(URL(url)) for url in upstream.urls),
+        credential=credential,
+        tls=tls,
+    )
