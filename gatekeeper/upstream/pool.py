@@ -270,11 +270,7 @@ def _usable(message: RawResponseMessage) -> bool:
     """Tell whether an answer can be passed on; aiohttp reads answers leniently (H32)."""
     if message.code == _SWITCHING:  # nobody asked for it
         return False
-    headers = message.headers
-    return (
-        len(headers.getall("Content-Length", ())) <= 1
-        and _CONTROL.search(" ".join((message.reason or "", *headers.values()))) is None
-    )
+    return _CONTROL.search(" ".join((message.reason or "", *message.headers.values()))) is None
 
 
 def _head(outgoing: Outgoing) -> bytes:

@@ -166,6 +166,17 @@ class _PassedOn(StreamResponse):
         if not typed:
             self.headers.popall("content-type", None)
 
+    async def _write_headers(self) -> None:
+        await super()._write_headers()
+        if all(map(str.isascii, self.headers.values())):
+            return
+        # aiohttp would drop bytes that are not UTF-8, which it read as lone surrogates.
+        writer = cast("StreamWriter", self._payload_writer)
+        kept = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        line, _, _ = cast("bytes", writer._headers_buf).partition(b"\r\n")  # noqa: SLF001 - as above
+        head = b"%b\r\n%b\r\n" % (line, kept.encode("utf-8", "surrogateescape"))
+        writer._headers_buf = head  # noqa: SLF001
+
 
 def _pass_on(answer: Answer, ours: Mapping[str, str]) -> CIMultiDict[str]:
     headers = answer.headers.copy()

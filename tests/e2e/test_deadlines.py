@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from support.wire import (
     wired,
 )
 
+from gatekeeper.listener.protocol import GateProtocol
 from gatekeeper.settings import Deadlines
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ async def test_h10_dripping_does_not_stop_the_clock(gates: Gates) -> None:
         assert w.count("gatekeeper_parser_refusals", "head_too_slow") == 1
 
 
-async def test_h10_the_clock_of_heads_leaves_calls_alone(gates: Gates) -> None:
+async def test_h10_the_clock_of_heads_leaves_calls_alone(
+    gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A body that comes after its head, and an answer that takes longer, are not cut by it."""
 
     async def slow(exchange: Exchange) -> None:
@@ -71,13 +75,19 @@ async def test_h10_the_clock_of_heads_leaves_calls_alone(gates: Gates) -> None:
         await exchange.send(OK)
 
     data = ask()
+    head = data.index(b"\r\n\r\n") + 4
     async with wired(gates, RawUpstream(slow), deadlines=SLOW_HEADS) as w:
-        for at in (data.index(b"\r\n\r\n") + 4, len(data) - 1, 10):
-            caller = await w.caller()
-            caller.write(data[:at])
-            await asyncio.sleep(0)  # let the first part leave by itself
-            caller.write(data[at:])
-            assert (await caller.answer()).status == 200
+        caller = await w.caller()
+        receive = GateProtocol.data_received
+
+        def followed(connection: GateProtocol, received: bytes) -> None:
+            receive(connection, received)
+            if received == data[:head]:  # so that the body comes while the call is about to begin
+                caller.write(data[head:])
+
+        monkeypatch.setattr(GateProtocol, "data_received", followed)
+        assert (await caller.ask(data[:head])).status == 200
+        assert (await caller.ask(data[:head])).status == 200
         assert w.count("gatekeeper_parser_refusals", "head_too_slow") == 0
 
 
@@ -148,6 +158,38 @@ async def test_h10_a_pipeline_that_nobody_reads_is_cut(
         await asyncio.gather(flood, return_exceptions=True)
         assert w.upstream.connections == 0
         assert (await w.ask(ask())).status == 200
+
+
+async def test_h10_a_closed_connection_does_not_wait_for_its_reader(
+    gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of an answer that nobody reads is given up, however little of it is left."""
+    monkeypatch.setattr("gatekeeper.listener.protocol._AFTER_RELAY_S", 0.0)
+    wire = OK.replace(b"Length: 2", b"Length: 40002") + b"x" * 40_000
+    deadlines = Deadlines(write_s=0.3)
+    async with wired(gates, RawUpstream(always(wire)), deadlines=deadlines) as w:
+        listening, server = w.gate.app._servers[0]
+        listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        stuck = await w.caller(receive_buffer_bytes=4_096)
+        stuck.stop_reading()
+        stuck.write(request("GET", "/files/a", "Connection: close"))
+        await until(lambda: len(w.upstream.book) == 1)
+        await until(lambda: not server.connections)
+
+
+async def test_an_upload_that_is_open_when_its_answer_is_late(gates: Gates) -> None:
+    """A 504 in the middle of an upload lets go of the body too: nobody reads it twice."""
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.gone()
+
+    async with wired(gates, RawUpstream(silent), deadlines=Deadlines(first_byte_s=0.2)) as w:
+        caller = await w.caller()
+        caller.write(request("PUT", "/files/a", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
+        assert (await caller.answer()).status == 504
+        caller.write(b"5\r\nhello\r\n0\r\n\r\n")
+        assert (await caller.ask(request(key=None))).status == 401
+        assert w.count("gatekeeper_internal_errors") == 0
 
 
 async def test_a_late_head_of_an_answer_is_504(gates: Gates) -> None:

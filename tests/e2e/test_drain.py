@@ -145,9 +145,7 @@ async def begin(port: int) -> Caller:
     return caller
 
 
-async def test_h40_open_streams_end_before_the_process(
-    tmp_path: Path, small_geoip: Geoip
-) -> None:
+async def test_h40_open_streams_end_before_the_process(tmp_path: Path, small_geoip: Geoip) -> None:
     """Readiness turns red while callers are still served; a stream ends in full; exit code 0."""
     upstream = await RawUpstream(streaming).start()
     deadlines = Deadlines(readiness_s=0.5, drain_s=SOON_S)
@@ -156,14 +154,14 @@ async def test_h40_open_streams_end_before_the_process(
         open_stream, kept = await begin(gate.port), await Caller.connect(gate.port)
         gate.terminate()
         async with asyncio.timeout(SOON_S):
-            while await gate.ready() == 200:
+            while await gate.ready() == 200:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.01)
         late = await kept.ask(ask(key=None))  # readiness is red, and callers are still answered
         assert late.status == 401
         assert late.head.one("connection") == "close"
         assert await kept.closed() == b""
         async with asyncio.timeout(SOON_S):
-            while not await refused(gate.port):
+            while not await refused(gate.port):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.01)
         assert await gate.ready() == 503
         upstream.going.set()

@@ -99,9 +99,7 @@ async def test_h1_ambiguous_paths_are_refused(gates: Gates) -> None:
         ("/...", "/..."),
     ],
 )
-async def test_h1_what_was_matched_is_what_is_sent(
-    gates: Gates, sent: str, forwarded: str
-) -> None:
+async def test_h1_what_was_matched_is_what_is_sent(gates: Gates, sent: str, forwarded: str) -> None:
     """The upstream gets the very bytes that the rules saw, queries untouched."""
     async with wired(gates) as w:
         answer = await w.ask(request("GET", sent))
@@ -135,7 +133,9 @@ async def test_h2_bad_hosts_are_refused(gates: Gates) -> None:
     async with wired(gates) as w:
         plain = request().replace(b"Host: gate.example\r\n", b"")
         for line in BAD_HOSTS:
-            await refused(w, plain.replace(b"\r\n", b"\r\n%b\r\n" % line.encode(), 1), "invalid_headers")
+            await refused(
+                w, plain.replace(b"\r\n", b"\r\n%b\r\n" % line.encode(), 1), "invalid_headers"
+            )
         await refused(w, plain, "invalid_request")
         twice = plain.replace(b"\r\n", b"\r\nHost: a.example\r\nHost: b.example\r\n", 1)
         await refused(w, twice, "invalid_request")
@@ -333,7 +333,15 @@ async def test_h6_hop_by_hop_headers_stop_here(gates: Gates) -> None:
 
     async def answering(exchange: Exchange) -> None:
         await exchange.body()
-        lines = "\r\n".join([*HOP_BY_HOP[1:3], "Proxy-Authenticate: x", "Connection: x-secret", "X-Secret: 1", "X-Kept: 1"])
+        lines = "\r\n".join(
+            [
+                *HOP_BY_HOP[1:3],
+                "Proxy-Authenticate: x",
+                "Connection: x-secret",
+                "X-Secret: 1",
+                "X-Kept: 1",
+            ]
+        )
         await exchange.send(OK.replace(b"\r\n", b"\r\n" + lines.encode() + b"\r\n", 1))
 
     async with wired(gates) as w:
@@ -396,7 +404,12 @@ async def test_h7_bombs_and_mislabelled_bodies(gates: Gates) -> None:
 
 
 UPGRADES = (
-    ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"),
+    (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: x",
+        "Sec-WebSocket-Version: 13",
+    ),
     ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     ("Connection: keep-alive, upgrade", "Upgrade: TLS/1.2"),
     ("Upgrade: websocket",),

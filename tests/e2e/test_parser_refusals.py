@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.wire import ASK_STREAM, SSE_HEAD, Caller, Exchange, RawUpstream, ask, request, wired
+from support.wire import (
+    ASK_STREAM,
+    SSE_HEAD,
+    Caller,
+    Exchange,
+    RawUpstream,
+    always,
+    ask,
+    request,
+    wired,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +55,7 @@ async def test_h9_refusals_of_the_parser_are_counted_and_logged_once(
         assert answer.status == 400
         assert answer.head.one("content-type") == "application/problem+json"
         assert json.loads(answer.body)["code"] == "invalid_request"
+        assert answer.head.one("server") is None
         assert b"evil" not in answer.head.raw + answer.body
         assert w.count("gatekeeper_parser_refusals", kind) == 1
         assert [(line["event"], line["kind"]) for line in logs] == [("refused_by_parser", kind)]
@@ -65,7 +76,9 @@ async def test_h9_garbage_behind_a_good_call_is_refused_alone(gates: Gates) -> N
         assert len(w.upstream.book) == 1
 
 
-@pytest.mark.parametrize("injected", ["%0d%0aX-Injected:%201", "\x0bX-Injected: 1", "\x85X-Injected:1"])
+@pytest.mark.parametrize(
+    "injected", ["%0d%0aX-Injected:%201", "\x0bX-Injected: 1", "\x85X-Injected:1"]
+)
 async def test_h9_no_header_can_be_injected(gates: Gates, injected: str) -> None:
     """What callers write appears in no header of an answer, whatever it holds."""
     async with wired(gates, cors={"allow_origins": ("*",)}) as w:
@@ -147,6 +160,23 @@ async def test_a_defect_gives_back_what_was_held(
             assert b"secret" not in await caller.closed()
             assert w.count("gatekeeper_internal_errors") == 1
         assert (await w.ask(ask())).status == 200
+
+
+async def test_a_defect_at_the_first_byte_never_mixes_two_answers(
+    gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a head is made, no other answer is sent in its framing."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    wire = SSE_HEAD + b"2\r\nok\r\n0\r\n\r\n"
+    async with wired(gates, RawUpstream(always(wire))) as w:
+        monkeypatch.setattr("gatekeeper.dialects.usage.AnswerReader.feed", broken)
+        caller = await w.caller()
+        caller.write(ask(body=ASK_STREAM))
+        assert await caller.closed() == b""
+        assert w.count("gatekeeper_internal_errors") == 1
 
 
 async def test_a_defect_after_the_head_never_looks_complete(

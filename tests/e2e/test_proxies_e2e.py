@@ -187,7 +187,7 @@ async def test_h13_proxy_headers_of_trusted_peers(
 
 
 async def test_h13_untrusted_peers_cannot_send_proxy_headers(gates: Gates) -> None:
-    """A peer that is no proxy is cut off at once: a listener behind proxies has no other callers."""
+    """A peer that is no proxy is cut off at once: this listener has no other callers."""
     listener = PROXIED | {"trusted_proxies": ("10.0.0.1",)}
     async with wired(gates, listener=listener) as w:
         for data in (v1(HOME) + ask(), ask()):

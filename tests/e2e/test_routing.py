@@ -40,9 +40,7 @@ def upstream(name: str, *raws: RawUpstream, **fields: object) -> dict[str, objec
     return {"name": name, "urls": tuple(raw.url for raw in raws), **fields}
 
 
-async def test_models_and_paths_choose_the_upstream(
-    gates: Gates, raws: list[RawUpstream]
-) -> None:
+async def test_models_and_paths_choose_the_upstream(gates: Gates, raws: list[RawUpstream]) -> None:
     """The first upstream whose path and model match is used; others see nothing."""
     table = (
         upstream("small", raws[0], models=("demo-s*",), paths=("/v1",)),

@@ -1,4 +1,4 @@
-"""Bodies that flow: chunk by chunk, byte for byte, and never complete when they are not (H25, H32)."""
+"""Bodies that flow: chunk by chunk, byte for byte, never complete when they are not (H25, H32)."""
 
 from __future__ import annotations
 
@@ -194,6 +194,7 @@ x-twice: 2\r
 Warning: 199 - "odd; text, here"\r
 X-Empty: \r
 X-Utf8: caf\xc3\xa9\r
+X-Latin: caf\xe9\r
 Server: upstream/1\r
 Date: Sun, 06 Nov 1994 08:49:37 GMT\r
 Etag: "x"\r
@@ -279,7 +280,14 @@ async def test_http_1_0_callers_get_no_chunks(gates: Gates) -> None:
 
 async def test_requests_arrive_as_they_were_sent(gates: Gates) -> None:
     """Fields keep case, order and repetition; only what belongs to one connection is rebuilt."""
-    lines = ("X-CaSe: Kept", "Accept: a/b", "Accept: c/d", "X-Empty: ", "X-Utf8: café", "Cookie: a=1")
+    lines = (
+        "X-CaSe: Kept",
+        "Accept: a/b",
+        "Accept: c/d",
+        "X-Empty: ",
+        "X-Utf8: café",
+        "Cookie: a=1",
+    )
     async with wired(gates) as w:
         await w.ask(request("GET", "/files/a", *lines))
         fields = w.upstream.book[0].head.fields
@@ -352,7 +360,7 @@ async def test_h32_answers_that_cannot_be_used_are_502(gates: Gates, wire: bytes
 
 
 def broken_after(head: bytes, *rest: bytes, how: str) -> RawUpstream:
-    """Return an upstream that sends some of an answer and, at the test's word, the rest and dies."""
+    """Return an upstream that sends some of an answer; at the test's word the rest, and dies."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.body()
@@ -579,3 +587,80 @@ async def test_h7_an_answer_that_inflates_without_end_is_passed_on(gates: Gates)
     wire += b"Content-Length: %d\r\n\r\n" % len(bomb) + bomb
     async with wired(gates, RawUpstream(always(wire)), sizes=Sizes()) as w:
         assert (await w.ask(ask())).body == bomb
+
+
+EXTRA = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+
+
+@pytest.mark.parametrize(
+    ("method", "wire"),
+    [
+        ("GET", OK + EXTRA),
+        ("GET", OK + b"garbage\r\n\r\n"),
+        ("HEAD", OK[:-2] + EXTRA),
+        ("HEAD", OK),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n" + EXTRA),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison" + EXTRA),
+        ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + EXTRA),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+async def test_h32_bytes_behind_an_answer_are_nobody_s_answer(
+    gates: Gates, method: str, wire: bytes, later: bool
+) -> None:
+    """What an upstream sends beyond its answer, at once or later, never answers another call."""
+    at = wire.index(b"\r\n\r\n") + 4
+
+    async def talkative(exchange: Exchange) -> None:
+        await exchange.body()
+        if exchange.connection:
+            await exchange.send(OK)
+        elif later and wire[:at].endswith(b"\r\n\r\n") and EXTRA in wire:
+            await exchange.send(wire[: wire.index(EXTRA)])
+            await exchange.go_on()
+            await exchange.send(EXTRA)
+        else:
+            await exchange.send(wire)
+
+    async with wired(gates, RawUpstream(talkative)) as w:
+        caller = await w.caller()
+        caller.write(request(method, "/files/a"))
+        first = await caller.answer(to_head=method == "HEAD")
+        assert first.status in {200, 204, 304, 502}
+        w.upstream.going.set()
+        pool = w.gate.app.gate._parts.delivery.client._open
+        await until(lambda: all(each.should_close for each in pool))  # it has come
+        for _ in range(2):
+            answer = await w.ask(request("GET", "/files/b"))
+            assert (answer.status, answer.body) == (200, b"ok")
+        assert w.upstream.connections == 2
+
+
+async def test_connections_that_the_upstream_closed_are_not_used(gates: Gates) -> None:
+    """An upstream that closes idle connections, said or unsaid, costs no call."""
+    for wire in (OK, OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)):
+        async with wired(gates, RawUpstream(always(wire, then_close=True))) as w:
+            for number in range(3):
+                assert (await w.ask(ask())).status == 200
+                await until(lambda w=w: not w.upstream.open)
+                assert w.upstream.connections == number + 1
+
+
+async def test_a_repeatable_call_survives_a_connection_that_closes_under_it(
+    gates: Gates,
+) -> None:
+    """A GET on a pooled connection that dies at that moment is sent again; a POST is not."""
+
+    async def once(exchange: Exchange) -> None:
+        await exchange.body()
+        if len(w.upstream.book) in {2, 4}:
+            exchange.reset()
+        else:
+            await exchange.send(OK)
+
+    async with wired(gates, RawUpstream(once)) as w:
+        assert (await w.ask(request("GET", "/files/a"))).status == 200
+        assert (await w.ask(request("GET", "/files/b"))).status == 200
+        assert (await w.ask(ask())).status == 502
+        targets = [seen.head.target for seen in w.upstream.book]
+        assert targets == ["/files/a", "/files/b", "/files/b", CHAT]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from support.wire import ASK_STREAM, SSE_HEAD, Exchange, IncompleteError, RawUpstream, ask, wired
+from support.wire import (
+    ASK_STREAM,
+    SSE_HEAD,
+    Exchange,
+    IncompleteError,
+    RawUpstream,
+    ask,
+    read_chunked,
+    wired,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,6 +154,5 @@ async def test_h32_a_stream_cut_inside_tls(
         assert await caller.chunk()
         raw.going.set()
         with pytest.raises(IncompleteError):
-            while await caller.chunk():
-                await asyncio.sleep(0)
+            await read_chunked(caller.reader)
         assert (await w.outcome(head))["ending"] == "upstream_broke"

@@ -144,11 +144,21 @@ class Caller:
 
     @classmethod
     async def connect(
-        cls, port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        cls,
+        port: int,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        receive_buffer_bytes: int | None = None,
     ) -> Caller:
         """Open a connection."""
         named = None if tls is None else "localhost"
-        return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=named))
+        if receive_buffer_bytes is None:
+            return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=named))
+        own = socket.socket()
+        own.setblocking(False)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        await asyncio.get_running_loop().sock_connect(own, (host, port))
+        return cls(*await asyncio.open_connection(sock=own))
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -343,6 +353,11 @@ class RawUpstream:
         return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._tasks)
+
+    @property
     def connections(self) -> int:
         """How many connections were opened."""
         return len(self.received)
@@ -428,10 +443,14 @@ class Wired:
     callers: list[Caller] = field(default_factory=list)
 
     async def caller(
-        self, listener: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        self,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        receive_buffer_bytes: int | None = None,
     ) -> Caller:
         """Open a connection to the gate."""
-        caller = await Caller.connect(self.gate.app.ports[listener], host, tls)
+        port = self.gate.app.ports[0]
+        caller = await Caller.connect(port, host, tls, receive_buffer_bytes)
         self.callers.append(caller)
         return caller
 
@@ -466,7 +485,7 @@ class Wired:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for a condition that must come true soon."""
     async with asyncio.timeout(SOON_S):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for knows no event
             await asyncio.sleep(0.002)
 
 
