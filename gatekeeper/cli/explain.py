@@ -37,7 +37,7 @@ from gatekeeper.storage.rule_store import archived, read_rules
 
 if TYPE_CHECKING:
     from gatekeeper.policy.limits import Claim
-    from gatekeeper.policy.model import Decision, Facts
+    from gatekeeper.policy.model import Decision, Facts, Value
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
 
@@ -188,7 +188,8 @@ def _show(
         click.echo(encode_record(record).decode(), nl=False)
         return
     out = console()
-    table("Facts", ("field", "value"), sorted(view_of(facts).items()))
+    facts_shown = ((name, _shown(value)) for name, value in sorted(view_of(facts).items()))
+    table("Facts", ("field", "value"), facts_shown)
     table(
         "\nLook-ups",
         ("view", "status", "source"),
@@ -234,6 +235,12 @@ def _show(
         out.print(f"Needs: {decision.obligation.assurance} (by {decision.obligation.rule})")
     if same is not None:
         out.print(f"Same verdict offline: {'yes' if same else 'no'}")
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return _amount(value) if isinstance(value, float) else str(value)
 
 
 def _wait(seconds: float) -> str:

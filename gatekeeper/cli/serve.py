@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import uvloop
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from gatekeeper.settings import Settings
 
 
+_KEYS: Final = {
+    "api_key": "a key made by `gatekeeper keys create`",
+    "jwt": "a bearer token",
+    "opaque": "the endpoint's own key",
+}
+
+
 @click.command()
 @click.option("--demo", is_flag=True, help="Front a built-in demo endpoint and print a tour.")
 @click.option("--upstream", multiple=True, help="URL of a model endpoint; several are equal ones.")
@@ -36,6 +43,12 @@ if TYPE_CHECKING:
 @click.option("--rules-dir", type=click.Path(path_type=Path), help="Directory of rule files.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the gate keeps its data.")
 @click.option("--public-url", help="How callers reach this gate from outside.")
+@click.option("--name", help="Name of this gate in Via; chained gates need different ones.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severity that is logged.",
+)
 @click.option("--log-format", type=click.Choice(["json", "console"]), help="Form of the log.")
 @settings_option
 def serve(*, demo: bool, settings_file: Path | None, **flags: object) -> None:
@@ -53,6 +66,8 @@ def serve(*, demo: bool, settings_file: Path | None, **flags: object) -> None:
     if tour is not None:
         given["--upstream"] = (tour.endpoint_url,)
     settings = settings_from(settings_file, given, to_serve=True)
+    if flags["upstream"]:
+        settings = _with_own_keys(settings)
     configure_logging(settings.log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -64,6 +79,15 @@ def serve(*, demo: bool, settings_file: Path | None, **flags: object) -> None:
             raise SystemExit(MISTAKES) from error
 
 
+def _with_own_keys(settings: Settings) -> Settings:
+    """Let callers of an endpoint named by flag use the keys they have, unless settings say."""
+    first, *rest = settings.listeners
+    if "credentials" in first.model_fields_set:
+        return settings
+    first = first.model_copy(update={"credentials": ("api_key", "opaque")})
+    return settings.model_copy(update={"listeners": (first, *rest)})
+
+
 async def _run(settings: Settings, tour: Tour | None) -> None:
     if tour is not None:
         settings = tour.prepared(settings)
@@ -71,7 +95,8 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
     app = await App.start(settings, os.environ)
     for listener, port in zip(settings.listeners, app.ports, strict=True):
         scheme = "http" if listener.tls is None else "https"
-        click.echo(f"Callers: {scheme}://{listener.host}:{port}")
+        keys = " or ".join(_KEYS[mode] for mode in listener.credentials)
+        click.echo(f"Callers: {scheme}://{listener.host}:{port} with {keys}")
     click.echo(f"Probes and metrics: http://{settings.ops.host}:{app.ops_port}/metrics")
     for upstream in settings.upstreams:
         click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from itertools import pairwise
@@ -17,12 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gatekeeper.cli.serve import serve
+from gatekeeper.settings_load import FLAGS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Run = Callable[..., Any]
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_every_flag_of_the_settings_is_an_option() -> None:
+    """What `docs/settings.md` lists as a flag can be given to `serve`."""
+    assert set(FLAGS) <= {option for each in serve.params for option in each.opts}
 
 
 def served(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -125,3 +135,32 @@ def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
     (tmp_path / "data").rename(tmp_path / "moved")
     (tmp_path / "data").write_text("in the way")
     assert "data_dir" in run("serve", *upstream, "--port", "0", code=2).stderr
+
+
+def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) -> None:
+    """`UPSTREAM=... make run` needs no registration: the endpoint's own keys go through."""
+    port, model_port = free_port(), free_port()
+    demo = [sys.executable, "-m", "gatekeeper.demo", "--port", model_port]
+    with (
+        subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.DEVNULL) as endpoint,
+        served(
+            tmp_path,
+            *("--upstream", f"http://127.0.0.1:{model_port}"),
+            *("--port", port, "--ops-port", "0"),
+        ) as gate,
+    ):
+        try:
+            assert gate.stdout is not None
+            assert "or the endpoint's own key" in gate.stdout.readline()
+            for _ in range(200):  # the endpoint starts on its own
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", int(model_port)), 0.1).close()
+                    break
+                time.sleep(0.05)
+            message = '{"model":"demo-small","messages":[{"role":"user","content":"Hello"}]}'
+            call = f"curl http://127.0.0.1:{port}/v1/chat/completions -d '{message}'"
+            assert curl(f"{call} -H 'authorization: Bearer sk-mine'")[0] == 200
+            assert curl(call)[0] == 401
+        finally:
+            gate.kill()
+            endpoint.kill()
