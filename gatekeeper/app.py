@@ -179,7 +179,7 @@ class App:
             ),
             snapshot,
         )
-        self._declare_gauges(directory, log)
+        self._declare_gauges(directory, log, limiter, snapshot)
         await self._listen(log)
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
@@ -235,7 +235,9 @@ class App:
         """Keep the opaque accounts that became known since the last refresh."""
         await directory.refresh(self._unix_s())
 
-    def _declare_gauges(self, directory: Directory, log: DecisionLog) -> None:
+    def _declare_gauges(
+        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter, snapshot: Snapshot
+    ) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
         gauge("gatekeeper_log_written", "Records written.", lambda: log.written)
@@ -246,6 +248,17 @@ class App:
             "gatekeeper_records_stale_seconds",
             "Age of the accounts and keys served.",
             lambda: directory.staleness_s(self._unix_s()),
+        )
+        gauge("gatekeeper_limit_cells", "Buckets and pools kept.", lambda: len(limiter))
+        gauge(
+            "gatekeeper_limit_overflowed",
+            "Claims that shared an overflow bucket because too many partitions are in use.",
+            lambda: limiter.overflowed,
+        )
+        gauge(
+            "gatekeeper_network_problems",
+            "Databases and lists that could not be used.",
+            lambda: len(snapshot.network.problems),
         )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])

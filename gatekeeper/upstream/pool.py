@@ -40,7 +40,6 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods that may be sent again when a pooled connection turns out closed (RFC 9110, 9.2.2)."""
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods from which no server expects a body (RFC 9110, 8.6)."""
-_BODILESS: Final = frozenset({204, 304})
 _SWITCHING: Final = 101
 _OK: Final = 200
 _READ_AHEAD_BYTES: Final = 65_536
@@ -231,11 +230,6 @@ class _PoolAnswer:
         self.status = message.code
         self.reason: str | None = message.reason
         self.headers: CIMultiDictProxy[str] = message.headers
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last byte has come, read or not."""
-        return self._payload.is_eof()
 
     def read_ready(self) -> bytes:
         try:
