@@ -243,10 +243,13 @@ def test_variables_that_are_named_exist(page: str) -> None:
         assert type_at(place_of(variable)) is not None, variable
 
 
-def test_readme_leaves_room_for_figures() -> None:
-    """Figures are written in one place, by whoever measured them."""
+def test_every_figure_names_the_command_that_made_it() -> None:
+    """The section of figures names scripts of bench/ that exist, and the day they were run."""
     section = TEXTS["README.md"].split("### Measured")[1].split("\n## ")[0]
-    assert section.count("<!-- measured -->") == 1
+    scripts = set(re.findall(r"bench/[a-z_]+\.py", section))
+    assert scripts >= {"bench/proxy.py", "bench/decision.py", "bench/conditions.py"}
+    assert all((ROOT / script).is_file() for script in scripts)
+    assert re.search(r"\b20\d\d\b", section)
 
 
 # --- words ---

@@ -96,7 +96,10 @@ def with_records(settings: Settings, work: Callable[[Records], Awaitable[_Result
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows as a table."""
+    """Print rows as a table; without rows, nothing."""
+    rows = list(rows)
+    if not rows:
+        return
     drawn = Table(title=title, title_justify="left", show_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")

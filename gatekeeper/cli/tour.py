@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -117,6 +120,14 @@ class Tour:
 
 
 _STATUS_ONLY: Final = "-so /dev/null -w '%{http_code}\\n'"
+
+
+def _own_name() -> str:
+    """Return how this command was called, so that it can be called again as it is printed."""
+    called = Path(sys.argv[0])
+    if called.name != "gatekeeper" or shutil.which("gatekeeper") == str(called.absolute()):
+        return "gatekeeper"
+    return os.path.relpath(called)
 
 
 def _call(
