@@ -206,7 +206,28 @@ class PoolClient:
 
 
 class _Connection(ResponseHandler):
-    """A connection whose failure reaches the body under way, which aiohttp leaves waiting."""
+    """A connection whose failure reaches the body under way, which aiohttp leaves waiting.
+
+    Its read timer looks when it runs out, where aiohttp's is made anew for each packet.
+    """
+
+    _seen_s = 0.0
+
+    def _reschedule_timeout(self) -> None:
+        self._seen_s = self._loop.time()
+        if self._read_timeout and self._read_timeout_handle is None:
+            self._arm(self._read_timeout)
+
+    def _on_read_timeout(self) -> None:
+        self._read_timeout_handle = None
+        left_s = self._seen_s + (self._read_timeout or 0.0) - self._loop.time()
+        if left_s > 0:
+            self._arm(left_s)
+        else:
+            super()._on_read_timeout()
+
+    def _arm(self, after_s: float) -> None:
+        self._read_timeout_handle = self._loop.call_later(after_s, self._on_read_timeout)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         """Fail whoever waits for a head, or for more of a body."""
