@@ -126,10 +126,11 @@ def _wrong_line(request: BaseRequest) -> str | None:
 def _wrong_headers(headers: CIMultiDictProxy[str]) -> str | None:
     if "host" not in headers:
         return "The Host header is missing."
-    for name in _ONCE:
-        if name in headers and len(headers.getall(name)) > 1:
-            return f"The header {name} is sent more than once."
-    if not all(_forwardable(value) for value in headers.values()):
+    if len({name.lower() for name in headers}) != len(headers):
+        for name in _ONCE:
+            if len(headers.getall(name, ())) > 1:
+                return f"The header {name} is sent more than once."
+    if not _encodable("".join(headers.values())):
         return "A header holds bytes that are not UTF-8."
     if _HOST.fullmatch(headers["host"]) is None:
         return "The Host header is malformed."
@@ -142,12 +143,12 @@ def _wrong_headers(headers: CIMultiDictProxy[str]) -> str | None:
     return None
 
 
-def _forwardable(value: str) -> bool:
-    """Tell whether a value can be sent on: aiohttp reads odd bytes as lone surrogates."""
-    if value.isascii():
+def _encodable(text: str) -> bool:
+    """Tell whether values can be sent on: aiohttp reads odd bytes as lone surrogates."""
+    if text.isascii():
         return True
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -244,7 +244,7 @@ class LimitPlanner:
         """
         plan = self._plans.get(standing.tighten) or self._plan(standing.tighten)
         partitioned, entries = plan[facts.account.tier]
-        partitions = [_partition(per, facts) for per in partitioned]
+        partitions = [_partition(readers, facts) for readers in partitioned]
         call, exempt = facts.call, standing.exempt
         amounts = (
             MICRO,
@@ -267,7 +267,8 @@ class LimitPlanner:
     def _plan_of(self, tier: Tier, tighten: float) -> _Plan:
         rules = [rule for rule in self._rules if tier in rule.tiers]
         partitioned = tuple(dict.fromkeys(rule.per for rule in rules))
-        return partitioned, tuple(
+        readers = tuple(tuple(_PARTS[name] for name in per) for per in partitioned)
+        return readers, tuple(
             (
                 Quota.of(rule, tighten),
                 partitioned.index(rule.per),
@@ -280,7 +281,8 @@ class LimitPlanner:
 
 if TYPE_CHECKING:
     _Entry = tuple[Quota, int, int, Callable[[View], bool | None] | None]
-    _Plan = tuple[tuple[tuple[str, ...], ...], tuple[_Entry, ...]]
+    _Reader = Callable[[Facts], str | None]
+    _Plan = tuple[tuple[tuple[_Reader, ...], ...], tuple[_Entry, ...]]
 
 _AMOUNTS: Final = (
     Unit.REQUESTS,
@@ -308,14 +310,12 @@ _PARTS: Final[dict[str, Callable[[Facts], str | None]]] = {
 _LONGEST_PART: Final = 64
 
 
-def _partition(per: tuple[str, ...], facts: Facts) -> str | None:
-    parts: list[str] = []
-    for name in per:
-        part = _PARTS[name](facts)
-        if part is None:
-            return None
-        parts.append(_plain(part))
-    return "|".join(parts)
+def _partition(readers: tuple[_Reader, ...], facts: Facts) -> str | None:
+    if len(readers) == 1:
+        part = readers[0](facts)
+        return None if part is None else _plain(part)
+    parts = [reader(facts) for reader in readers]
+    return None if None in parts else "|".join(_plain(part) for part in parts if part is not None)
 
 
 def _plain(part: str) -> str:

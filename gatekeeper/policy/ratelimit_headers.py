@@ -8,7 +8,8 @@ ids, shared budgets, campaigns or shadow rules (H34).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gatekeeper.policy.model import LimitStatus, Mode, Unit
 
@@ -44,6 +45,9 @@ _WINDOWS: Final = {
 _LARGEST_INTEGER: Final = 999_999_999_999_999
 """Largest integer of structured fields (RFC 9651, section 3.3.1)."""
 
+_Quota: TypeAlias = tuple[Unit, float, float]
+"""Unit, amount per period, period in seconds."""
+
 _ENFORCE: Final = Mode.ENFORCE
 _CONCURRENCY: Final = Unit.CONCURRENCY
 
@@ -59,18 +63,29 @@ def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str]
     own = [status for status in statuses if _is_told(status)]
     if not own:
         return retry
-    policies, limits = [], []
-    for name, status in zip(_names(own), own, strict=True):
-        unit = status.unit
-        window = "" if unit is _CONCURRENCY else f";w={int(status.period_s)}"
-        quota = int(status.limit_per_period)
-        policies.append(f'"{name}";q={quota}{_QUOTA_UNITS[unit]}{window}')
+    policies, starts = _announced(
+        tuple([(status.unit, status.limit_per_period, status.period_s) for status in own])
+    )
+    limits = []
+    for start, status in zip(starts, own, strict=True):
         until_s = _effective_window_s(status)
         if wait_s is not None and until_s > wait_s:
             until_s = wait_s
-        effective = f";t={until_s}" if until_s else ""
-        limits.append(f'"{name}";r={int(status.remaining)}{effective}')
-    return (("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(limits)), *retry)
+        remaining = int(status.remaining)
+        limits.append(f"{start}{remaining};t={until_s}" if until_s else f"{start}{remaining}")
+    return (("RateLimit-Policy", policies), ("RateLimit", ", ".join(limits)), *retry)
+
+
+@lru_cache(maxsize=1_024)
+def _announced(quotas: tuple[_Quota, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return the policy field, and how each item of the other begins: both say nothing of use."""
+    names = _names(quotas)
+    policies = [
+        f'"{name}";q={int(amount)}{_QUOTA_UNITS[unit]}'
+        + ("" if unit is _CONCURRENCY else f";w={int(period_s)}")
+        for name, (unit, amount, period_s) in zip(names, quotas, strict=True)
+    ]
+    return ", ".join(policies), tuple(f'"{name}";r=' for name in names)
 
 
 def retry_after_s(statuses: Sequence[LimitStatus]) -> int | None:
@@ -110,17 +125,17 @@ def _effective_window_s(status: LimitStatus) -> int:
     return min(until_s, _LARGEST_INTEGER)
 
 
-def _names(own: Sequence[LimitStatus]) -> list[str]:
+def _names(quotas: Sequence[_Quota]) -> list[str]:
     """Name each quota by its unit; by its window, then by a number, where that is not enough."""
-    names = [_NAMES[status.unit] for status in own]
+    names = [_NAMES[unit] for unit, _, _ in quotas]
     if len(set(names)) == len(names):
         return names
     unique: list[str] = []
-    for name, status in zip(names, own, strict=True):
+    for name, (_, _, period_s) in zip(names, quotas, strict=True):
         if names.count(name) == 1:
             unique.append(name)
             continue
-        windowed = f"{name}-{_WINDOWS.get(status.period_s) or f'{int(status.period_s)}s'}"
+        windowed = f"{name}-{_WINDOWS.get(period_s) or f'{int(period_s)}s'}"
         number, candidate = 1, windowed
         while candidate in unique:
             number += 1

@@ -11,8 +11,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gatekeeper.policy.conditions import Condition
-    from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit, Verdict
+    from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit, Verdict, View
 
 
 class EmbargoView(StrEnum):
@@ -236,7 +238,13 @@ class RuleSet:
     exemptions: tuple[Exemption, ...]
     models: tuple[ModelRule, ...]
     reach: EmbargoReach = field(init=False, repr=False, compare=False)
+    observed: tuple[tuple[Callable[[View], bool | None], SignalRule], ...] = field(
+        init=False, repr=False, compare=False
+    )
+    """The signals, each behind what evaluates its condition."""
 
     def __post_init__(self) -> None:
         """Work out once what most calls are cleared by."""
         object.__setattr__(self, "reach", EmbargoReach.of(self.embargo))
+        observed = tuple((signal.when.evaluate, signal) for signal in self.signals)
+        object.__setattr__(self, "observed", observed)

@@ -25,8 +25,8 @@ def score(
     """
     contributions: list[Contribution] = []
     total = shadow_total = 0
-    for signal in rules.signals:
-        if signal.when.evaluate(view) is not True or signal.id in exempt:
+    for evaluate, signal in rules.observed:
+        if evaluate(view) is not True or signal.id in exempt:
             continue
         contributions.append(Contribution(signal.id, signal.points, signal.mode))
         if signal.id not in shadow_exempt:

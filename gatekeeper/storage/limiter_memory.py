@@ -162,7 +162,8 @@ class MemoryLimiter:
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
         """See :class:`~gatekeeper.storage.limiter.Limiter`."""
         for claim, key in self._close(reservation, self._tick(at)):
-            self._correct(claim, key, claim.correction(used))
+            if (delta := claim.correction(used)) != 0:
+                self._correct(claim, key, delta)
 
     async def cancel(self, reservation: Reservation, at: Moment) -> None:
         """See :class:`~gatekeeper.storage.limiter.Limiter`."""
