@@ -82,7 +82,7 @@ wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment
 
 .PHONY: docs
 docs: $(DEV_READY) ## Write the documents that are made from code
-	$(PY) -m gatekeeper.settings_docs docs
+	$(PY) -m gatekeeper.settings.docs docs
 
 # Compiled on Python 3.11; every wheel of a release is hashed, so later Pythons find theirs.
 # Pins stay unless UPGRADE=1. Each file starts from the pins of the one before, so that they agree.

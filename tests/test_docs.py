@@ -22,8 +22,8 @@ from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
 from gatekeeper.policy.strict_yaml import Document, read_yaml
 from gatekeeper.settings import Settings
-from gatekeeper.settings_load import FILE_VARIABLE, load_settings
-from gatekeeper.settings_shape import PREFIX, place_of, type_at
+from gatekeeper.settings.load import FILE_VARIABLE, load_settings
+from gatekeeper.settings.shape import PREFIX, place_of, type_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gatekeeper.settings_load import FILE_VARIABLE, load_settings
+from gatekeeper.settings.load import FILE_VARIABLE, load_settings
 from gatekeeper.sources import StartError, master_secret, records_url
 from gatekeeper.storage.records import Records, RecordsError
 

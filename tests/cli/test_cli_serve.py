@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gatekeeper.cli.serve import serve
-from gatekeeper.settings_load import FLAGS
+from gatekeeper.settings.load import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,9 +22,9 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.strict_yaml import read_yaml, walk
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import Settings
-from gatekeeper.settings_check import CONSISTENCY, SERVING
-from gatekeeper.settings_layer import Layer, say
-from gatekeeper.settings_shape import (
+from gatekeeper.settings.check import CONSISTENCY, SERVING
+from gatekeeper.settings.layer import Layer, say
+from gatekeeper.settings.shape import (
     PREFIX,
     core,
     is_model,
@@ -38,8 +38,8 @@ from gatekeeper.settings_shape import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gatekeeper.settings_check import Check
-    from gatekeeper.settings_shape import Place
+    from gatekeeper.settings.check import Check
+    from gatekeeper.settings.shape import Place
 
 FILE_VARIABLE: Final = "GATEKEEPER_SETTINGS"
 """Names the settings file; for the command line to read, not a setting itself."""

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.settings import Settings
-from gatekeeper.settings_docs import settings_page, settings_schema
-from gatekeeper.settings_load import FLAGS, load_settings
-from gatekeeper.settings_shape import leaves, place_of, type_at, variable_of
+from gatekeeper.settings.docs import settings_page, settings_schema
+from gatekeeper.settings.load import FLAGS, load_settings
+from gatekeeper.settings.shape import leaves, place_of, type_at, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Write = Callable[[str], Path]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from gatekeeper.settings import Settings
-from gatekeeper.settings_load import FILE_VARIABLE, FLAGS
-from gatekeeper.settings_shape import PREFIX, Place, core, is_model, variable_of
+from gatekeeper.settings.load import FILE_VARIABLE, FLAGS
+from gatekeeper.settings.shape import PREFIX, Place, core, is_model, variable_of
 
 _HEAD: Final = f"""\
 # Settings
 
-<!-- Written by `make docs` from gatekeeper/settings.py: change that, not this. -->
+<!-- Written by `make docs` from gatekeeper/settings/__init__.py: change that, not this. -->
 
 Settings come from a YAML file (`--settings FILE` or `{FILE_VARIABLE}`), from environment variables
 and from flags. Flags beat the environment, the environment beats the file, and the file beats the

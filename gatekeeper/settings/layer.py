@@ -13,7 +13,7 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.strict_yaml import place
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import Settings
-from gatekeeper.settings_shape import leaves, type_at
+from gatekeeper.settings.shape import leaves, type_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from gatekeeper.policy.strict_yaml import Document
-    from gatekeeper.settings_shape import Place
+    from gatekeeper.settings.shape import Place
 
 
 @dataclass(slots=True)

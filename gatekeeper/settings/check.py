@@ -1,6 +1,6 @@
 """What the types of the settings cannot say: fields that must fit each other and the machine.
 
-A check yields problems at their place in the settings; :mod:`gatekeeper.settings_load` adds the
+A check yields problems at their place in the settings; :mod:`gatekeeper.settings.load` adds the
 file, variable or flag. Each names the top-level fields it reads, so that the others still run when
 one of them is wrong already.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gatekeeper.settings import SecretSource, Settings
-    from gatekeeper.settings_shape import Place
+    from gatekeeper.settings.shape import Place
 
 
 @dataclass(frozen=True, slots=True)
