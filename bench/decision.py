@@ -17,19 +17,11 @@ from typing import TYPE_CHECKING
 from gatekeeper.app import system_clock
 from gatekeeper.facts.address import parse_address
 from gatekeeper.policy.decide import assess, conclude, screen
-from gatekeeper.policy.model import (
-    Account,
-    Call,
-    Credential,
-    CredentialKind,
-    CredentialStatus,
-    Facts,
-    Tier,
-    Usage,
-)
+from gatekeeper.policy.model import Account, Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, Tier
 from gatekeeper.settings import Settings
 from gatekeeper.sources import load_snapshot
 from gatekeeper.storage.decision_log import encode_record

@@ -25,21 +25,16 @@ from gatekeeper.policy.model import (
     Account,
     Call,
     Credential,
-    CredentialKind,
-    CredentialStatus,
     Facts,
-    Mode,
     Moment,
     NetworkFacts,
-    OnFailure,
     Standing,
-    Tier,
-    Unit,
     Usage,
 )
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers
 from gatekeeper.policy.ruleset import LimitRule, PrivateAddresses, RuleSet
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, Mode, OnFailure, Tier, Unit
 from gatekeeper.storage.decision_log import DecisionLog, encode_record
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatekeeper.facts.api_keys import issue_key
-from gatekeeper.policy.model import Tier
+from gatekeeper.policy.words import Tier
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch
 from gatekeeper.storage.secrets import derive

@@ -17,7 +17,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``dialects``       one file per API family: cost, usage and refusal bodies
 ``telemetry``      logs and metrics, each name declared once
 ``settings``       process settings: file < environment < flags
-``policy``         PURE: model, rules, conditions, score, limits arithmetic, decide
+``policy``         PURE: words, model, rules, conditions, score, limits arithmetic, decide
 """
 
 __version__ = "0.1.0"

@@ -24,7 +24,8 @@ from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import CredentialKind, Moment
+from gatekeeper.policy.model import Moment
+from gatekeeper.policy.words import CredentialKind
 from gatekeeper.sources import (
     StartError,
     listener_tls,
@@ -84,7 +85,6 @@ class App:
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def start(
@@ -212,7 +212,6 @@ class App:
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
 
         async def end() -> None:
             task.cancel()

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
 from gatekeeper.listener.head import CREDENTIAL_HEADERS
-from gatekeeper.policy.model import CredentialKind, Reason, Usage, Verdict
+from gatekeeper.policy.model import Usage
+from gatekeeper.policy.words import CredentialKind, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, Relay
@@ -91,19 +92,19 @@ class Delivery:
         request, head, taken = call.request, call.head, call.taken
         route, now = taken.route, self.clock()
         endpoint = self.routes.pick(route, now.unix_s)
-        source = _BodySource(request, self.settings)
         streams = taken.body is None and request.body_exists
+        source = _BodySource(request, self.settings) if streams else None
         reached = await self.client.send(
             Outgoing(
                 head.method,
                 endpoint.at(head.target.raw),
                 _headers_for(call),
-                source.stream() if streams else taken.body or None,
+                taken.body or None if source is None else source.stream(),
                 route.tls,
             )
         )
         if isinstance(reached, Reason):
-            if source.refused is not None:
+            if source is not None and source.refused is not None:
                 return source.refused
             if reached is Reason.UPSTREAM_UNREACHABLE:
                 self.routes.failed(endpoint, now.unix_s)

@@ -19,23 +19,16 @@ from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import Taken, take
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.limits import LimitPlanner
-from gatekeeper.policy.model import (
-    Call,
-    Credential,
-    CredentialKind,
-    CredentialStatus,
-    Facts,
-    Reason,
-    Verdict,
-)
+from gatekeeper.policy.model import Call, Credential, Facts
 from gatekeeper.policy.pricing import PriceBook
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from aiohttp.web import BaseRequest, StreamResponse
 
@@ -207,7 +200,7 @@ class Gate:
         case: _Case,
         standing: Standing,
         facts: Facts,
-        limits: Sequence[LimitStatus] = (),
+        limits: tuple[LimitStatus, ...] = (),
     ) -> Decision:
         """Conclude, record and count. A gate that cannot record admits nothing."""
         parts = self._parts
@@ -231,11 +224,11 @@ class Gate:
         return decision
 
     def _concluded(
-        self, case: _Case, standing: Standing, facts: Facts, limits: Sequence[LimitStatus]
+        self, case: _Case, standing: Standing, facts: Facts, limits: tuple[LimitStatus, ...]
     ) -> Decision:
         return conclude(
             standing,
-            tuple(limits),
+            limits,
             case.now.rules,
             decision_id=case.id,
             at=facts.at,

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatekeeper.cli import main
-from gatekeeper.policy import lifecycles, model, ruleset
+from gatekeeper.policy import lifecycles, ruleset, words
 from gatekeeper.policy.cases import parse_cases, run_case
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
@@ -92,9 +92,9 @@ def test_the_picture_can_be_read_by_everybody() -> None:
     assert picture.get("role") == "img"
     assert all(named[part] for part in (picture.get("aria-labelledby") or "").split())
     assert "prefers-color-scheme: dark" in (picture.findtext(f"{name}style") or "")
-    words = " ".join("".join(each.itertext()) for each in picture.iter(f"{name}text"))
+    shown = " ".join("".join(each.itertext()) for each in picture.iter(f"{name}text"))
     for step in ("Observe", "Screen", "Assess", "Reserve", "Conclude", "Forward"):
-        assert step in words
+        assert step in shown
         assert step.lower() in named["desc"]
 
 
@@ -269,7 +269,9 @@ def code_of(entry: str) -> Any:
         return importlib.import_module(found[1])
     except ModuleNotFoundError:
         module, _, name = found[1].rpartition(".")
-        return getattr(importlib.import_module(module), name)
+        thing = getattr(importlib.import_module(module), name)
+        assert thing.__module__ == module, "it is only imported there"
+        return thing
 
 
 @pytest.mark.parametrize("word", ENTRIES)
@@ -284,7 +286,7 @@ def test_each_word_stands_for_something_in_the_code(word: str) -> None:
 
 def enumerations() -> list[type[Enum]]:
     """Return the enumerations of policy whose values people meet."""
-    everything = [*vars(model).values(), *vars(ruleset).values(), lifecycles.CaseState]
+    everything = [*vars(words).values(), *vars(ruleset).values(), lifecycles.CaseState]
     found = {each for each in everything if isinstance(each, type) and issubclass(each, Enum)}
     return sorted(found - {enum.StrEnum, enum.IntEnum}, key=lambda each: each.__name__)
 
@@ -294,10 +296,10 @@ def test_every_value_of_an_enumeration_is_in_its_entry(kind: type[Enum]) -> None
     """Reasons have a page of their own; all other values stand under their word."""
     entry = ENTRIES[kind.__name__]
     assert code_of(entry) is kind
-    if kind is model.Reason:
+    if kind is words.Reason:
         assert "(reasons.md)" in entry
         return
-    values = {each.word if isinstance(each, model.Verdict) else each.value for each in kind}
+    values = {each.word if isinstance(each, words.Verdict) else each.value for each in kind}
     assert values <= set(SPAN.findall(entry))
 
 

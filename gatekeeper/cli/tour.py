@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gatekeeper.demo import build_demo_app
 from gatekeeper.facts.api_keys import issue_key
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch

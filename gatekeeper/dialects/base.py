@@ -10,7 +10,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gatekeeper.policy.model import Reason, Usage
+    from gatekeeper.policy.model import Usage
+    from gatekeeper.policy.words import Reason
 
 
 class Ask(Struct, frozen=True, gc=False):

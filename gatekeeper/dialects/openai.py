@@ -19,7 +19,7 @@ from gatekeeper.dialects.body import (
 )
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
 from gatekeeper.dialects.usage import AnswerReader, Family, text_pattern
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,8 @@ from gatekeeper.facts.jwt_tokens import (
     RESERVED_ACCOUNT_PREFIX,
     looks_like_jwt,
 )
-from gatekeeper.policy.model import Account, Credential, CredentialKind, CredentialStatus
+from gatekeeper.policy.model import Account, Credential
+from gatekeeper.policy.words import CredentialKind, CredentialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from msgspec.structs import replace
 
-from gatekeeper.policy.model import FOREVER, Account, Assurance, LookupStatus
+from gatekeeper.policy.model import FOREVER, Account
+from gatekeeper.policy.words import Assurance, LookupStatus
 from gatekeeper.storage.records import RecordsError
 from gatekeeper.storage.records_schema import Position
 

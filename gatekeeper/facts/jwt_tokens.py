@@ -20,7 +20,7 @@ from jwt.exceptions import PyJWTError
 
 from gatekeeper.facts.jwks import ALGORITHMS, KeySet, strict_json
 from gatekeeper.facts.jwks_source import JwksSource, Lookup, file_loader, url_loader
-from gatekeeper.policy.model import CredentialStatus, Tier
+from gatekeeper.policy.words import CredentialStatus, Tier
 from gatekeeper.storage.records_schema import is_account_id, is_name
 
 if TYPE_CHECKING:

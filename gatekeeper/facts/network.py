@@ -23,7 +23,8 @@ from gatekeeper.facts.network_database import (
 from gatekeeper.facts.network_layouts import RISK
 from gatekeeper.facts.network_lists import NetworkList, NetworkLists, load_lists
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Lookup, LookupStatus, NetworkFacts, NetworkKind
+from gatekeeper.policy.model import Lookup, NetworkFacts
+from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

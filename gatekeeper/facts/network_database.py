@@ -23,7 +23,8 @@ import maxminddb
 
 from gatekeeper.facts.network_layouts import UNREADABLE, layout_of
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Lookup, LookupStatus
+from gatekeeper.policy.model import Lookup
+from gatekeeper.policy.words import LookupStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
 from gatekeeper.policy.countries import COUNTRIES
-from gatekeeper.policy.model import NetworkKind
+from gatekeeper.policy.words import NetworkKind
 
 NetworkView: TypeAlias = Literal["country", "registration", "subdivision", "asn", "kind"]
 Record: TypeAlias = Mapping[str, Any]

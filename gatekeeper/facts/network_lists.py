@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from gatekeeper.facts.prefixes import IPAddress, IPNetwork, PrefixMap, parse_prefix
 from gatekeeper.policy.countries import country_problem
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Lookup, LookupStatus, NetworkKind
+from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.strict_yaml import Document, read_yaml
 from gatekeeper.policy.validation import validate
+from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 MAX_FILE_BYTES: Final = 64_000_000
 """Text files of prefixes may not be longer; YAML has its own, smaller bound."""

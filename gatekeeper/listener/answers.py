@@ -8,9 +8,9 @@ from aiohttp.web import Response
 from multidict import CIMultiDict
 
 from gatekeeper.dialects.base import RefusalText
-from gatekeeper.policy.model import CredentialKind, Reason, Verdict
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers, retry_after_s
 from gatekeeper.policy.reasons import REASONS
+from gatekeeper.policy.words import CredentialKind, Reason, Verdict
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest

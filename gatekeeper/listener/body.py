@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp.web import RequestPayloadError
 
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

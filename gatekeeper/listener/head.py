@@ -9,7 +9,7 @@ from msgspec import Struct
 from multidict import CIMultiDict
 
 from gatekeeper.listener.target import Target, parse_target
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest

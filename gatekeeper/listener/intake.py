@@ -9,7 +9,7 @@ from msgspec import Struct
 from gatekeeper.dialects import PLAIN
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
 from gatekeeper.listener.head import BadRequest
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest

@@ -7,23 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gatekeeper.policy.countries import country_problem, subdivision_problem
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import (
-    Account,
-    Assurance,
-    Call,
-    Credential,
-    CredentialKind,
-    CredentialStatus,
-    Facts,
-    Lookup,
-    LookupStatus,
-    NetworkFacts,
-    NetworkKind,
-    Tier,
-)
+from gatekeeper.policy.model import Account, Call, Credential, Facts, Lookup, NetworkFacts
 from gatekeeper.policy.notation import instant_s
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.policy.view import FIELDS, FieldType
+from gatekeeper.policy.words import (
+    Assurance,
+    CredentialKind,
+    CredentialStatus,
+    LookupStatus,
+    NetworkKind,
+    Tier,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from gatekeeper.policy.model import Reason
 from gatekeeper.policy.rule_files import Id, Text
+from gatekeeper.policy.words import Reason
 
 VerdictWord = Literal[
     "allow", "rate_limited", "step_up", "deny", "embargoed", "unauthenticated", "unavailable"

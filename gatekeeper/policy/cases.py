@@ -11,18 +11,19 @@ from gatekeeper.policy.case_facts import facts_of
 from gatekeeper.policy.case_files import CaseList
 from gatekeeper.policy.decide import judge
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Verdict
 from gatekeeper.policy.strict_yaml import place, read_yaml
 from gatekeeper.policy.validation import did_you_mean, validate
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gatekeeper.policy.case_files import CaseFile
-    from gatekeeper.policy.model import Facts, Reason, Standing
+    from gatekeeper.policy.model import Facts, Standing
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.policy.strict_yaml import Path
+    from gatekeeper.policy.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

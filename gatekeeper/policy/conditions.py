@@ -13,8 +13,8 @@ from gatekeeper.policy.cel.check import Checker
 from gatekeeper.policy.cel.emit import compiled
 from gatekeeper.policy.cel.syntax import parse
 from gatekeeper.policy.cel.tokens import ConditionError
-from gatekeeper.policy.model import Assurance, CredentialKind, NetworkKind, Tier
 from gatekeeper.policy.view import FIELDS
+from gatekeeper.policy.words import Assurance, CredentialKind, NetworkKind, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

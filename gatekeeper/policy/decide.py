@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
-from gatekeeper.policy.model import (
-    Assurance,
-    CredentialStatus,
-    Decision,
-    Finding,
-    Mode,
-    NetworkKind,
-    Obligation,
-    Reason,
-    Standing,
-    Unit,
-    Verdict,
-)
+from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
+from gatekeeper.policy.patterns import matches_any
 from gatekeeper.policy.ruleset import OnUnknown
 from gatekeeper.policy.score import score
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import (
+    Assurance,
+    CredentialStatus,
+    Mode,
+    NetworkKind,
+    Reason,
+    Unit,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from gatekeeper.policy.model import Facts, LimitStatus, RiskScore, View
     from gatekeeper.policy.ruleset import EmbargoRule, RuleSet, TierRule
@@ -300,11 +297,6 @@ def _tier(facts: Facts, rules: RuleSet) -> Iterator[tuple[Finding, str | None]]:
 
 def _too_large(tier: TierRule) -> Finding:
     return Finding(tier.id, tier.mode, Verdict.RATE_LIMITED, Reason.REQUEST_EXCEEDS_LIMIT)
-
-
-def matches_any(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether ``name`` matches one of the shell-style ``patterns`` (case counts)."""
-    return any(pattern == "*" or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _stand(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatekeeper.policy.model import LookupStatus, NetworkKind
 from gatekeeper.policy.ruleset import EmbargoView
+from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

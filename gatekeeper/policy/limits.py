@@ -28,13 +28,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
-from gatekeeper.policy.model import LimitStatus, Tier, Unit
+from gatekeeper.policy.model import LimitStatus
+from gatekeeper.policy.words import Tier, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatekeeper.policy.model import Facts, Mode, OnFailure, Standing, Usage, View
+    from gatekeeper.policy.model import Facts, Standing, Usage, View
     from gatekeeper.policy.ruleset import LimitRule, RuleSet
+    from gatekeeper.policy.words import Mode, OnFailure
 
 MICRO: Final = 1_000_000
 """Micro-units in a unit, and microseconds in a second."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
+
+from gatekeeper.policy.patterns import matches_any
 
 if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import ModelRule, RuleSet
@@ -27,7 +28,7 @@ class PriceBook:
             return self._rows[-1]
         row = self._found.get(model)
         if row is None:
-            row = next(row for row in self._rows if fnmatchcase(model, row.model))
+            row = next(row for row in self._rows if matches_any(model, (row.model,)))
             if len(self._found) < _REMEMBERED and len(model) <= _LONGEST:
                 self._found[model] = row
         return row

@@ -11,10 +11,12 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from gatekeeper.policy.model import LimitStatus, Mode, Unit
+from gatekeeper.policy.words import Mode, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from gatekeeper.policy.model import LimitStatus
 
 _NAMES: Final = {
     Unit.REQUESTS: "requests",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,4 +157,4 @@ REASONS: Final[Mapping[Reason, Explanation]] = {
         503, "The service cannot take this request at the moment. Try again shortly.", _RETRY
     ),
 }
-"""One explanation for every :class:`~gatekeeper.policy.model.Reason`."""
+"""One explanation for every :class:`~gatekeeper.policy.words.Reason`."""

@@ -14,7 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gatekeeper.policy.decide import REQUEST_RULE, conclude, judge, outright
-from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus, Reason, Verdict
+from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus
+from gatekeeper.policy.words import Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

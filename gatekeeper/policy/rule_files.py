@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from gatekeeper.policy.conditions import ConditionError, compile_condition
 from gatekeeper.policy.countries import COUNTRIES, country_problem, subdivision_problem
 from gatekeeper.policy.limits import MAX_UNITS
-from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit
 from gatekeeper.policy.notation import RATE, duration_s, instant_s, rate_of
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown
+from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from gatekeeper.policy.conditions import compile_condition
 from gatekeeper.policy.decide import BAN_RULE, CREDENTIAL_RULE, PRIVATE_RULE, REQUEST_RULE
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Assurance, Tier, Unit, Verdict
 from gatekeeper.policy.notation import duration_s, instant_s, rate_of
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.ruleset import (
@@ -29,6 +28,7 @@ from gatekeeper.policy.ruleset import (
 )
 from gatekeeper.policy.strict_yaml import place, read_yaml
 from gatekeeper.policy.validation import did_you_mean, validate
+from gatekeeper.policy.words import Assurance, Tier, Unit, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gatekeeper.policy.conditions import Condition
-    from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit, Verdict, View
+    from gatekeeper.policy.model import View
+    from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit, Verdict
 
 
 class EmbargoView(StrEnum):

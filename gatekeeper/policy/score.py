@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatekeeper.policy.model import Contribution, Mode, RiskScore
+from gatekeeper.policy.model import Contribution, RiskScore
+from gatekeeper.policy.words import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.records_schema import (
     PATCH_FIELDS,
     AccountPatch,

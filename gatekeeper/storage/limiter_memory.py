@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gatekeeper.policy.limits import MICRO, Rate, adjusted, drain
-from gatekeeper.policy.model import Mode, Unit
+from gatekeeper.policy.words import Mode, Unit
 from gatekeeper.storage.limiter import Reservation, Reserved
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.records_schema import (
     ACCOUNTS,
     API_KEYS,

@@ -27,7 +27,7 @@ from sqlalchemy import (
     Text,
 )
 
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict, CIMultiDictProxy
     from yarl import URL
 
-    from gatekeeper.policy.model import Reason
+    from gatekeeper.policy.words import Reason
 
 
 class Outgoing(Struct, frozen=True, gc=False):

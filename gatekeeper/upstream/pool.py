@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion11, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 from gatekeeper.upstream.client import AnswerBrokenError
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from yarl import URL
+
+from gatekeeper.policy.patterns import matches_any
 
 if TYPE_CHECKING:
     import ssl
@@ -48,7 +49,7 @@ class Route:
     def serves(self, path: str, model: str | None) -> bool:
         """Tell whether path and model belong here; a call without a model goes by path alone."""
         return any(_under(path, prefix) for prefix in self.paths) and (
-            model is None or any(fnmatchcase(model, pattern) for pattern in self.models)
+            model is None or matches_any(model, self.models)
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import jwt
 
-from gatekeeper.policy.model import Assurance
+from gatekeeper.policy.words import Assurance
 
 PREFIX: Final = "/gatekeeper/v1/verify/"
 _AUDIENCE: Final = "gatekeeper-verification"

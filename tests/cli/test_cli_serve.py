@@ -157,6 +157,8 @@ def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) ->
                     socket.create_connection(("127.0.0.1", int(model_port)), 0.1).close()
                     break
                 time.sleep(0.05)
+            else:
+                pytest.fail("the endpoint did not start")
             message = '{"model":"demo-small","messages":[{"role":"user","content":"Hello"}]}'
             call = f"curl http://127.0.0.1:{port}/v1/chat/completions -d '{message}'"
             assert curl(f"{call} -H 'authorization: Bearer sk-mine'")[0] == 200

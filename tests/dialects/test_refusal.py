@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 
 from gatekeeper.dialects import PLAIN, dialect_for
 from gatekeeper.dialects.base import RefusalText
-from gatekeeper.policy.model import Reason
 from gatekeeper.policy.reasons import REASONS
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

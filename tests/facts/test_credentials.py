@@ -14,14 +14,8 @@ from gatekeeper.facts.api_keys import MintedKey, is_well_formed, issue_key, key_
 from gatekeeper.facts.credentials import NOBODY, Authenticator, claimed
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.facts.jwt_tokens import JwtVerifier, TokenResult
-from gatekeeper.policy.model import (
-    Account,
-    Credential,
-    CredentialKind,
-    CredentialStatus,
-    LookupStatus,
-    Tier,
-)
+from gatekeeper.policy.model import Account, Credential
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, LookupStatus, Tier
 from gatekeeper.storage.records import Records
 
 if TYPE_CHECKING:

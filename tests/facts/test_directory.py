@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gatekeeper.facts.directory import Directory, KeyEntry
-from gatekeeper.policy.model import FOREVER, Account, Assurance, LookupStatus, Tier
+from gatekeeper.policy.model import FOREVER, Account
+from gatekeeper.policy.words import Assurance, LookupStatus, Tier
 from gatekeeper.storage.records import Records, RecordsError
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
 

@@ -19,7 +19,7 @@ from jwt.algorithms import get_default_algorithms
 
 from gatekeeper.facts.jwks_source import JwksSource
 from gatekeeper.facts.jwt_tokens import Issuer, JwtVerifier, TokenResult, issuer_of
-from gatekeeper.policy.model import CredentialStatus, Tier
+from gatekeeper.policy.words import CredentialStatus, Tier
 from gatekeeper.settings import JwtIssuer
 
 if TYPE_CHECKING:

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from support.lookups import status
 from support.mmdb_files import MAXMIND, write_mmdb
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, canonical
 from gatekeeper.facts.network import NetworkData
-from gatekeeper.policy.model import LookupStatus, NetworkFacts, NetworkKind
+from gatekeeper.policy.model import NetworkFacts
+from gatekeeper.policy.words import LookupStatus, NetworkKind
 from gatekeeper.settings import Geoip
 
 ROOT = Path(__file__).parents[2]
@@ -59,13 +61,13 @@ def test_shipped_data_knows_a_cloud_by_its_number(shipped: NetworkData) -> None:
     assert (facts.asn, facts.owner, facts.owner_country) == (45102, "alibaba", "CN")
     assert facts.listed_by == ("cloud-alibaba",)
     assert facts.kind is NetworkKind.HOSTING
-    assert {view: facts.status(view) for view in ("country", "registration", "asn", "lists")} == {
+    assert {view: status(facts, view) for view in ("country", "registration", "asn", "lists")} == {
         "country": HIT,
         "registration": HIT,
         "asn": HIT,
         "lists": HIT,
     }
-    assert facts.status("subdivision") is UNKNOWN
+    assert status(facts, "subdivision") is UNKNOWN
 
 
 def test_an_ordinary_address_is_not_called_residential(shipped: NetworkData) -> None:
@@ -73,7 +75,7 @@ def test_an_ordinary_address_is_not_called_residential(shipped: NetworkData) -> 
     facts = shipped.observe(ip_address("175.45.176.1"))
     assert facts.kind is NetworkKind.UNKNOWN
     assert facts.listed_by == ()
-    assert facts.status("kind") is MISS
+    assert status(facts, "kind") is MISS
 
 
 def test_h15_one_failed_source_disables_no_other(tmp_path: Path) -> None:
@@ -91,10 +93,10 @@ def test_h15_one_failed_source_disables_no_other(tmp_path: Path) -> None:
         "no.yaml",
     ]
     facts = data.observe(ip_address("2600:6000::1"))
-    assert facts.status("country") is UNKNOWN
+    assert status(facts, "country") is UNKNOWN
     assert facts.asn == 237
-    assert facts.status("asn") is HIT
-    assert facts.status("lists") is UNKNOWN
+    assert status(facts, "asn") is HIT
+    assert status(facts, "lists") is UNKNOWN
     assert {lookup.source for lookup in facts.lookups if lookup.status is UNKNOWN} == {
         "absent.mmdb",
         "broken.mmdb",
@@ -111,11 +113,11 @@ def test_h15_without_an_as_number_lists_are_unknown(tmp_path: Path) -> None:
         " prefixes: [9.9.9.9]}\n...\n"
     )
     without = load(networks=(lists,))
-    assert without.observe(ip_address("1.128.0.1")).status("lists") is UNKNOWN
+    assert status(without.observe(ip_address("1.128.0.1")), "lists") is UNKNOWN
     assert without.observe(ip_address("9.9.9.9")).listed_by == ("a",)
     both = load(MAXMIND / "GeoLite2-ASN-Test.mmdb", networks=(lists,))
     assert both.observe(ip_address("1.128.0.1")).listed_by == ("a",)
-    assert both.observe(ip_address("9.9.9.8")).status("lists") is MISS
+    assert status(both.observe(ip_address("9.9.9.8")), "lists") is MISS
 
 
 def test_the_first_source_with_an_answer_wins(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_an_old_database_is_told_and_not_believed(tmp_path: Path) -> None:
         now_unix_s=fresh.stale_at + 1,
     )
     assert "older than 30 days" in old.problems[0].message
-    assert old.observe(ip_address("8.8.8.8")).status("country") is UNKNOWN
+    assert status(old.observe(ip_address("8.8.8.8")), "country") is UNKNOWN
     assert old.stale_at is None
 
 
@@ -166,7 +168,7 @@ def test_private_addresses_are_their_own_kind(shipped: NetworkData, address: str
     facts = shipped.observe(ip_address(address))
     assert facts.kind is NetworkKind.PRIVATE
     assert facts.lookups == ()
-    assert facts.status("country") is UNKNOWN
+    assert status(facts, "country") is UNKNOWN
 
 
 @pytest.mark.parametrize("address", ["2002:a00:1::1", "2001::1", "64:ff9b::a00:1"])
@@ -184,7 +186,7 @@ def test_h13_a_client_that_no_proxy_named_has_no_location(shipped: NetworkData) 
     proxy = ip_address("10.0.0.1")
     facts = shipped.observe_client(ClientAddress(proxy, AddressSource.UNKNOWN))
     assert facts.kind is NetworkKind.UNKNOWN
-    assert facts.status("country") is UNKNOWN
+    assert status(facts, "country") is UNKNOWN
     assert facts.address_key == shipped.observe(proxy).address_key
     named = ClientAddress(ip_address("8.8.8.8"), AddressSource.FORWARDED)
     assert shipped.observe_client(named) == shipped.observe(ip_address("8.8.8.8"))

@@ -13,7 +13,7 @@ from gatekeeper.facts import network_database
 from gatekeeper.facts.network_database import MANIFEST, Database, open_database
 from gatekeeper.policy.countries import COUNTRIES
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import LookupStatus, NetworkKind
+from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 HIT, MISS, UNKNOWN = LookupStatus.HIT, LookupStatus.MISS, LookupStatus.UNKNOWN
 ROWS = {f"{octet}.0.0.0/8": {"country_code": code} for octet, code in ((8, "US"), (9, "CN"))}

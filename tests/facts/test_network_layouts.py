@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gatekeeper.facts.network_layouts import RISK, UNREADABLE, layout_of
 from gatekeeper.policy.countries import COUNTRIES
-from gatekeeper.policy.model import NetworkKind
+from gatekeeper.policy.words import NetworkKind
 
 LITE = {"country": "Japan", "country_code": "JP", "asn": "AS2519", "as_name": "ARTERIA"}
 CORE = LITE | {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatekeeper.facts.network_lists import NetworkLists, load_lists
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import NetworkKind
+from gatekeeper.policy.words import NetworkKind
 
 GEOIP = Path(__file__).parents[2] / "geoip"
 GOOD = """\

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.listener.body import BodyRefusedError, inflate, read_body, stream_body
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from aiohttp.web import Response, Server
 from multidict import CIMultiDict
 
 from gatekeeper.listener.head import BadRequest, Head, read_head
-from gatekeeper.policy.model import Reason
+from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lookups import status
 
 from gatekeeper.policy.case_facts import DEFAULTS, REQUEST_FIELDS, facts_of
 from gatekeeper.policy.cases import Case, coverage, parse_cases, run_case
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Facts, LookupStatus, NetworkKind, Reason, Verdict
+from gatekeeper.policy.model import Facts
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
 from gatekeeper.policy.view import FIELDS, view_of
+from gatekeeper.policy.words import LookupStatus, NetworkKind, Reason, Verdict
 
 RULES = """
 version: 1
@@ -230,7 +232,7 @@ def test_ordinary_caller() -> None:
     assert view["account.age_days"] == 400
     absent = {"network.subdivision", "network.owner", "network.owner_country"}
     assert set(FIELDS) - set(view) == absent | {"account.organization"}
-    assert facts().network.status("subdivision") is LookupStatus.UNKNOWN
+    assert status(facts().network, "subdivision") is LookupStatus.UNKNOWN
 
 
 def test_every_field_can_be_described() -> None:
@@ -256,8 +258,8 @@ def test_every_field_can_be_described() -> None:
 def test_miss_and_unknown_are_two_things() -> None:
     """``null`` found nothing, ``unknown`` could not be asked; both leave the field absent."""
     miss = facts(network__country=None, network__asn=None).network
-    assert (miss.country, miss.status("country")) == (None, LookupStatus.MISS)
-    assert (miss.asn, miss.as_organization, miss.status("asn")) == (None, None, LookupStatus.MISS)
+    assert (miss.country, status(miss, "country")) == (None, LookupStatus.MISS)
+    assert (miss.asn, miss.as_organization, status(miss, "asn")) == (None, None, LookupStatus.MISS)
     unknown = facts(
         network__country="unknown",
         network__kind="unknown",
@@ -270,8 +272,8 @@ def test_miss_and_unknown_are_two_things() -> None:
     assert unknown.network.listed_by == ()
     assert unknown.account.created_at is None
     for view in ("country", "kind", "lists"):
-        assert unknown.network.status(view) is LookupStatus.UNKNOWN
-    assert facts(network__subdivision=None).network.status("subdivision") is LookupStatus.MISS
+        assert status(unknown.network, view) is LookupStatus.UNKNOWN
+    assert status(facts(network__subdivision=None).network, "subdivision") is LookupStatus.MISS
 
 
 def test_defaults_follow_what_is_given() -> None:

@@ -35,11 +35,10 @@ from gatekeeper.policy.decide import (
     stops,
     worst,
 )
-from gatekeeper.policy.model import (
-    FOREVER,
+from gatekeeper.policy.model import FOREVER, Facts
+from gatekeeper.policy.words import (
     Assurance,
     CredentialStatus,
-    Facts,
     NetworkKind,
     Reason,
     Tier,

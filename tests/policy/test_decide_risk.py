@@ -16,15 +16,9 @@ from gatekeeper.policy.decide import (
     judge,
     worst,
 )
-from gatekeeper.policy.model import (
-    FOREVER,
-    CredentialStatus,
-    Facts,
-    LookupStatus,
-    NetworkKind,
-    Verdict,
-)
+from gatekeeper.policy.model import FOREVER, Facts
 from gatekeeper.policy.ruleset import OnUnknown, RuleSet
+from gatekeeper.policy.words import CredentialStatus, LookupStatus, NetworkKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

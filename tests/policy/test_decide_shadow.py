@@ -24,16 +24,10 @@ from gatekeeper.policy.decide import (
     judge,
     stops,
 )
-from gatekeeper.policy.model import (
-    Assurance,
-    Facts,
-    LimitStatus,
-    Mode,
-    NetworkKind,
-    Verdict,
-)
+from gatekeeper.policy.words import Assurance, Mode, NetworkKind, Verdict
 
 if TYPE_CHECKING:
+    from gatekeeper.policy.model import Facts, LimitStatus
     from gatekeeper.policy.ruleset import RuleSet
 
 

@@ -13,11 +13,11 @@ from support.reference_cel import evaluate_reference
 
 from gatekeeper.policy.cases import coverage, parse_cases, run_case
 from gatekeeper.policy.limits import MAX_UNITS
-from gatekeeper.policy.model import Mode, Tier, Unit
 from gatekeeper.policy.rules import SECTIONS, parse_rules, rule_schema
 from gatekeeper.policy.ruleset import OnUnknown, RuleSet
 from gatekeeper.policy.strict_yaml import Document, read_yaml, walk
 from gatekeeper.policy.view import FIELDS, FieldType
+from gatekeeper.policy.words import Mode, Tier, Unit
 
 if TYPE_CHECKING:
     from gatekeeper.policy.conditions import Condition

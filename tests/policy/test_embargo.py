@@ -13,17 +13,8 @@ from support.strategies import some_facts, some_rules
 
 from gatekeeper.policy.decide import judge, screen, stops
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
-from gatekeeper.policy.model import (
-    Assurance,
-    Facts,
-    Lookup,
-    LookupStatus,
-    Mode,
-    NetworkFacts,
-    NetworkKind,
-    Reason,
-    Verdict,
-)
+from gatekeeper.policy.model import Facts, Lookup, NetworkFacts
+from gatekeeper.policy.words import Assurance, LookupStatus, Mode, NetworkKind, Reason, Verdict
 
 if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import EmbargoRule, RuleSet

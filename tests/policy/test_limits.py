@@ -30,21 +30,23 @@ from gatekeeper.policy.model import (
     Account,
     Call,
     Credential,
-    CredentialKind,
-    CredentialStatus,
     Facts,
-    Mode,
     NetworkFacts,
-    OnFailure,
     Standing,
-    Tier,
-    Unit,
     Usage,
-    Verdict,
     View,
 )
 from gatekeeper.policy.ruleset import LimitRule, PrivateAddresses, RuleSet, ThresholdRule
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import (
+    CredentialKind,
+    CredentialStatus,
+    Mode,
+    OnFailure,
+    Tier,
+    Unit,
+    Verdict,
+)
 
 amounts = st.integers(1, MAX_UNITS)
 periods = st.one_of(

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.policy.model import LimitStatus, Mode, Unit
+from gatekeeper.policy.model import LimitStatus
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers, retry_after_s
+from gatekeeper.policy.words import Mode, Unit
 
 
 def status(**changes: Any) -> LimitStatus:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gatekeeper.policy.model import Reason
 from gatekeeper.policy.reasons import REASONS
+from gatekeeper.policy.words import Reason
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reasons.md"
 

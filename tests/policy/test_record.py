@@ -28,18 +28,10 @@ from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.policy.decide import conclude, judge, outright, stops
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import (
-    FOREVER,
-    CredentialKind,
-    Decision,
-    Facts,
-    LimitStatus,
-    Reason,
-    Standing,
-    Verdict,
-)
+from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus, Standing
 from gatekeeper.policy.record import Recorded, from_record, to_record
 from gatekeeper.policy.rules import parse_rules
+from gatekeeper.policy.words import CredentialKind, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
 
 if TYPE_CHECKING:

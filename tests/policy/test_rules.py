@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.policy.model import Assurance, Mode, OnFailure, Tier, Unit, Verdict
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.rules import SECTIONS, parse_rules, rule_schema
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown, RuleSet
 from gatekeeper.policy.strict_yaml import walk
+from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit, Verdict
 
 if TYPE_CHECKING:
     from gatekeeper.policy.mistake import Mistake

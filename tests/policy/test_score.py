@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from support.builders import account, call, facts, network, rules
 from support.strategies import some_facts, some_rules
 
-from gatekeeper.policy.model import Contribution, Facts, Mode, NetworkKind, Tier
+from gatekeeper.policy.model import Contribution, Facts
 from gatekeeper.policy.score import score
 from gatekeeper.policy.view import view_of
+from gatekeeper.policy.words import Mode, NetworkKind, Tier
 
 if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import RuleSet

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from support.builders import AT, account, call, facts, network
 from support.strategies import some_facts
 
-from gatekeeper.policy.model import Credential, CredentialKind, CredentialStatus, Facts
+from gatekeeper.policy.model import Credential, Facts
 from gatekeeper.policy.view import FIELDS, FieldType, view_of
+from gatekeeper.policy.words import CredentialKind, CredentialStatus
 
 TYPES = {
     FieldType.STRING: str,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.policy.mistake import Mistake
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.account_files import AccountFormat, parse_account, parse_accounts
 from gatekeeper.storage.records_schema import AccountPatch
 

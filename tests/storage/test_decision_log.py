@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper import settings
-from gatekeeper.policy.model import Reason, Tier
+from gatekeeper.policy.words import Reason, Tier
 from gatekeeper.storage.decision_files import RotatingFile, decision_files, find, read_all
 from gatekeeper.storage.decision_log import DecisionLog, encode_record
 

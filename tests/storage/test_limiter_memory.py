@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gatekeeper.policy.limits import MICRO, Claim, Quota
-from gatekeeper.policy.model import Mode, Moment, OnFailure, Tier, Unit, Usage
+from gatekeeper.policy.model import Moment, Usage
 from gatekeeper.policy.ruleset import LimitRule
+from gatekeeper.policy.words import Mode, OnFailure, Tier, Unit
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 
 if TYPE_CHECKING:

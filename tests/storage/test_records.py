@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gatekeeper.policy.model import Assurance, Tier
+from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.records import Records, RecordsError
 from gatekeeper.storage.records_schema import (
     AccountPatch,

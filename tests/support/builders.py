@@ -15,21 +15,23 @@ from gatekeeper.policy.model import (
     Account,
     Call,
     Credential,
-    CredentialKind,
-    CredentialStatus,
     Decision,
     Facts,
     LimitStatus,
     Lookup,
-    LookupStatus,
-    Mode,
     NetworkFacts,
-    NetworkKind,
     Standing,
-    Unit,
 )
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
+from gatekeeper.policy.words import (
+    CredentialKind,
+    CredentialStatus,
+    LookupStatus,
+    Mode,
+    NetworkKind,
+    Unit,
+)
 
 AT = 1_767_225_600.0
 """2026-01-01, Unix seconds."""

@@ -8,8 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 from support.builders import AT, DAY_S, account, call, credential, facts, limit_status, network
 
-from gatekeeper.policy.model import (
-    FOREVER,
+from gatekeeper.policy.model import FOREVER
+from gatekeeper.policy.rules import parse_rules
+from gatekeeper.policy.ruleset import RuleSet
+from gatekeeper.policy.words import (
     Assurance,
     CredentialKind,
     CredentialStatus,
@@ -19,8 +21,6 @@ from gatekeeper.policy.model import (
     Tier,
     Unit,
 )
-from gatekeeper.policy.rules import parse_rules
-from gatekeeper.policy.ruleset import RuleSet
 
 COUNTRIES = ("US", "DE", "UA", "CN", "CU", "IR")
 OWNERS = ("alibaba", "example")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.policy.model import Assurance
+from gatekeeper.policy.words import Assurance
 from gatekeeper.verification.links import PREFIX, LinkClaims, LinkSigner
 
 NOW = 1_767_225_600.0

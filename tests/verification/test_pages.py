@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gatekeeper.policy.model import Assurance, Moment
+from gatekeeper.policy.model import Moment
+from gatekeeper.policy.words import Assurance
 from gatekeeper.verification.links import PREFIX, LinkSigner
 from gatekeeper.verification.pages import VerificationPages
 
