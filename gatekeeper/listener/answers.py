@@ -50,7 +50,8 @@ def refuse(
         headers["WWW-Authenticate"] = _challenge(decision, settings)
     if status == _LEGAL:
         headers["Link"] = f'<{settings.public_url}>; rel="blocked-by"'  # RFC 7725
-    headers.extend(_quota_headers(decision))
+    headers.extend(rate_limit_headers(decision.limits))
+    # In observe mode a quota may have had no room for a call that failed for another reason.
     limited = decision.verdict is Verdict.RATE_LIMITED
     detail = said if decision.verdict is Verdict.UNAUTHENTICATED else decision.detail
     text = RefusalText(
@@ -72,19 +73,9 @@ def refuse(
 
 def grant_headers(request: BaseRequest, decision: Decision, cors: Cors) -> CIMultiDict[str]:
     """Return the headers that the gate adds to an upstream's answer."""
-    headers = _quota_headers(decision)
+    headers = CIMultiDict[str](rate_limit_headers(decision.limits))
     headers[DECISION_HEADER] = decision.id
     add_cors(headers, request, cors)
-    return headers
-
-
-def _quota_headers(decision: Decision) -> CIMultiDict[str]:
-    """Return the state of the caller's quotas; when to come back is said by refusals alone.
-
-    In ``observe`` mode a quota may have had no room for a call that is served.
-    """
-    headers = CIMultiDict[str](rate_limit_headers(decision.limits))
-    headers.popall("Retry-After", None)
     return headers
 
 

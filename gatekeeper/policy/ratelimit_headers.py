@@ -1,4 +1,4 @@
-"""What a caller is told of its own quotas: ``RateLimit-Policy``, ``RateLimit``, ``Retry-After``.
+"""What a caller is told of its own quotas: ``RateLimit-Policy``, ``RateLimit``, and when to retry.
 
 Follows draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651). Only enforced quotas
 of the caller's own account or key are told, under names made of their unit and window: never rule
@@ -55,16 +55,16 @@ _CONCURRENCY: Final = Unit.CONCURRENCY
 
 
 def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str], ...]:
-    """Return header fields for an answer: ``Retry-After`` when it is a refusal that time mends.
+    """Return the fields that say where the caller's own quotas stand; nothing when it has none.
 
     ``q`` units flow back in ``w`` seconds, ``r`` are left, and ``t`` is when the quota is whole
-    again; when it had no room, when the same call fits. ``t`` never lies beyond ``Retry-After``.
+    again; when it had no room, when the same call fits. ``t`` never lies beyond the wait of
+    :func:`retry_after_s`, which refusals tell as ``Retry-After``.
     """
-    wait_s = retry_after_s(statuses)
-    retry = () if wait_s is None else (("Retry-After", str(wait_s)),)
     own = [status for status in statuses if _is_told(status)]
     if not own:
-        return retry
+        return ()
+    wait_s = retry_after_s(statuses)
     policies, starts = _announced(
         tuple([(status.unit, status.limit_per_period, status.period_s) for status in own])
     )
@@ -75,7 +75,7 @@ def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str]
             until_s = wait_s
         remaining = int(status.remaining)
         limits.append(f"{start}{remaining};t={until_s}" if until_s else f"{start}{remaining}")
-    return (("RateLimit-Policy", policies), ("RateLimit", ", ".join(limits)), *retry)
+    return (("RateLimit-Policy", policies), ("RateLimit", ", ".join(limits)))
 
 
 @lru_cache(maxsize=1_024)

@@ -35,10 +35,11 @@ def test_a_call_that_fits() -> None:
 def test_a_refusal() -> None:
     """The wait is rounded up to whole seconds, and the window does not end after it."""
     refused = status(remaining=0.4, retry_after_s=0.2)
-    assert rate_limit_headers((refused, status(unit=Unit.COST, remaining=0))) == (
+    statuses = (refused, status(unit=Unit.COST, remaining=0))
+    assert retry_after_s(statuses) == 1
+    assert rate_limit_headers(statuses) == (
         ("RateLimit-Policy", '"requests";q=100;w=60, "cost";q=100;qu="us-cents";w=60'),
         ("RateLimit", '"requests";r=0;t=1, "cost";r=0;t=1'),
-        ("Retry-After", "1"),
     )
 
 
@@ -106,14 +107,15 @@ def test_retry_after(statuses: tuple[LimitStatus, ...], seconds: int | None) -> 
 
 def test_a_shared_refusal_is_told_by_its_wait_alone() -> None:
     """The caller learns when to come back, and nothing of the shared budget."""
-    assert rate_limit_headers((status(per=("asn",), retry_after_s=3.0),)) == (("Retry-After", "4"),)
+    shared = (status(per=("asn",), retry_after_s=3.0),)
+    assert (rate_limit_headers(shared), retry_after_s(shared)) == ((), 4)
 
 
 def test_what_can_never_fit_has_no_wait() -> None:
-    """Neither ``t`` nor ``Retry-After`` invites a retry that must fail."""
-    fields = dict(rate_limit_headers((status(retry_after_s=math.inf),)))
-    assert fields["RateLimit"] == '"requests";r=50'
-    assert "Retry-After" not in fields
+    """Neither ``t`` nor the wait invites a retry that must fail."""
+    never = (status(retry_after_s=math.inf),)
+    assert dict(rate_limit_headers(never))["RateLimit"] == '"requests";r=50'
+    assert retry_after_s(never) is None
 
 
 def test_a_whole_quota_has_no_window_left() -> None:
