@@ -112,7 +112,7 @@ class Tour:
             ("streamed", _call(port, key, flags="-sN", more=',"stream":true')),
             (
                 "why it was so: take the id from a Gatekeeper-Decision header",
-                "gatekeeper explain ID",
+                f"{_own_name()} explain ID",
             ),
         ):
             click.echo(f"\n# {title}\n{command}")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gatekeeper.cli.serve import serve
+from gatekeeper.cli.tour import _own_name
 from gatekeeper.settings.load import FLAGS
 
 if TYPE_CHECKING:
@@ -33,6 +34,25 @@ ROOT = Path(__file__).parents[2]
 def test_every_flag_of_the_settings_is_an_option() -> None:
     """What `docs/settings.md` lists as a flag can be given to `serve`."""
     assert set(FLAGS) <= {option for each in serve.params for option in each.opts}
+
+
+@pytest.mark.parametrize(
+    ("called", "path", "shown"),
+    [
+        (".venv/bin/gatekeeper", "", ".venv/bin/gatekeeper"),
+        ("{bin}/gatekeeper", "{bin}", "gatekeeper"),
+        ("gatekeeper/__main__.py", "", "gatekeeper"),
+    ],
+    ids=["not on the path", "on the path", "as a module"],
+)
+def test_the_tour_names_a_command_that_can_be_typed(
+    called: str, path: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `make run` in a fresh clone nothing is on the path yet."""
+    (tmp_path / "gatekeeper").touch(mode=0o755)
+    monkeypatch.setenv("PATH", path.format(bin=tmp_path))
+    monkeypatch.setattr(sys, "argv", [called.format(bin=tmp_path), "serve"])
+    assert _own_name() == shown
 
 
 def served(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
