@@ -86,7 +86,7 @@ docs: $(DEV_READY) ## Write the documents that are made from code
 
 # Compiled on Python 3.11; every wheel of a release is hashed, so later Pythons find theirs.
 # Pins stay unless UPGRADE=1. Each file starts from the pins of the one before, so that they agree.
-LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --no-strip-extras \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	--no-emit-options $(if $(UPGRADE),--upgrade)
 

@@ -39,7 +39,7 @@ def texts() -> list[tuple[str, str]]:
 def pins(name: str) -> dict[str, str]:
     """Return the pinned version of each package in a requirement file."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9.-]+)(?:\[[a-z0-9,-]+\])?==(\S+)", text, re.MULTILINE))
 
 
 def declared(*, everything: bool) -> list[Requirement]:
@@ -75,7 +75,9 @@ def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
     entries = [e for e in text.replace("\\\n", " ").splitlines() if e and not e.startswith("#")]
     for entry in entries:
-        assert re.fullmatch(r"[a-z0-9.-]+==\S+(\s+;[^-]*)?(\s+--hash=sha256:[0-9a-f]{64})+", entry)
+        assert re.fullmatch(
+            r"[a-z0-9.-]+(\[[a-z0-9,-]+\])?==\S+(\s+;[^-]*)?(\s+--hash=sha256:[0-9a-f]{64})+", entry
+        )
 
 
 def test_decisions_give_a_reason_for_each_dependency() -> None:
