@@ -15,7 +15,8 @@ from rich.table import Table
 
 from gatekeeper.settings.load import FILE_VARIABLE, load_settings
 from gatekeeper.sources import StartError, master_secret, records_url
-from gatekeeper.storage.records import Records, RecordsError
+from gatekeeper.storage.database import RecordsError
+from gatekeeper.storage.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence

@@ -15,7 +15,7 @@ from gatekeeper.app import serve as serve_until_signal
 from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
 from gatekeeper.cli.tour import Tour
 from gatekeeper.sources import StartError
-from gatekeeper.storage.records import RecordsError
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:

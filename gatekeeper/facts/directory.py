@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gatekeeper.policy.model import FOREVER, Account
 from gatekeeper.policy.words import Assurance, LookupStatus
-from gatekeeper.storage.records import RecordsError
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records_schema import Position
 
 if TYPE_CHECKING:

@@ -1,9 +1,4 @@
-"""What the records keep of accounts and keys: rows as values, tables as SQLAlchemy sees them.
-
-Every row carries ``seq``, the number of the write that last touched it. Writers take their numbers
-from the one row of ``records_meta`` inside the same transaction, which makes them queue: numbers
-become visible in order, so a reader that asks for ``seq > last`` never misses a row.
-"""
+"""What the records keep of accounts and keys: rows as values, tables as SQLAlchemy sees them."""
 
 from __future__ import annotations
 
@@ -19,21 +14,17 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
 )
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage.schema import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-SCHEMA_VERSION: Final = 1
-"""Raised by one with each change of the tables; a migration ships with it."""
 
 _MAX_NAME: Final = 200
 _ACCOUNT_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -158,17 +149,6 @@ class Revocation(StrEnum):
     ALREADY_REVOKED = "already_revoked"
     UNKNOWN_KEY = "unknown_key"
 
-
-METADATA: Final = MetaData()
-
-META: Final = Table(
-    "records_meta",
-    METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("version", Integer, nullable=False),
-    Column("seq", BigInteger, nullable=False),
-)
-"""One row, id 1: version of the schema and number of the last write."""
 
 ACCOUNTS: Final = Table(
     "accounts",

@@ -10,7 +10,8 @@ import pytest
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.policy.model import FOREVER, Account
 from gatekeeper.policy.words import Assurance, LookupStatus, Tier
-from gatekeeper.storage.records import Records, RecordsError
+from gatekeeper.storage.database import RecordsError
+from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
 
 if TYPE_CHECKING:

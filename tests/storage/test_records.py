@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gatekeeper.policy.words import Assurance, Tier
-from gatekeeper.storage.records import Records, RecordsError
+from gatekeeper.storage.database import RecordsError
+from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import (
     AccountPatch,
     AccountRow,
