@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -39,6 +40,7 @@ class Database:
         # SQLite lets waiting writers sleep and race; ours queue.
         self._writing = asyncio.Lock()
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._joined: ContextVar[AsyncConnection | None] = ContextVar("joined", default=None)
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -79,8 +81,27 @@ class Database:
         return self._insert(table)
 
     @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Make one transaction of every read and write inside; all or nothing of it is kept.
+
+        It holds for this task, across all who use the database. Other writers wait from the start,
+        so what is read inside is still so when it is written. Await nothing slow in it.
+        """
+        async with self.writing() as connection:
+            token = self._joined.set(connection)
+            try:
+                await take_numbers(connection, 0)
+                yield
+            finally:
+                self._joined.reset(token)
+
+    @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection to read from."""
+        joined = self._joined.get()
+        if joined is not None:
+            yield joined
+            return
         try:
             async with self._engine.connect() as connection:
                 yield connection
@@ -92,9 +113,16 @@ class Database:
         self, *, passing: type[SQLAlchemyError] | None = None
     ) -> AsyncIterator[AsyncConnection]:
         """Open a transaction; an error of type ``passing`` is the caller's to read."""
+        joined = self._joined.get()
         try:
-            async with self._writing, self._engine.begin() as connection:
-                yield connection
+            if joined is None:
+                async with self._writing, self._engine.begin() as connection:
+                    yield connection
+            elif passing is None:
+                yield joined
+            else:  # whoever reads the error goes on in the transaction around it
+                async with joined.begin_nested():
+                    yield joined
         except (OSError, SQLAlchemyError) as error:
             if passing is not None and isinstance(error, passing):
                 raise
