@@ -1,0 +1,46 @@
+"""What operations work with; built in :mod:`gatekeeper.app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gatekeeper.management.decisions import DecisionDesk
+    from gatekeeper.management.status import Node
+    from gatekeeper.policy.model import Moment
+    from gatekeeper.settings import Settings
+    from gatekeeper.storage.admin_keys import AdminKeys
+    from gatekeeper.storage.audit import AuditTrail
+    from gatekeeper.storage.database import Database
+    from gatekeeper.storage.records import Records
+    from gatekeeper.storage.usage import UsageTable
+
+
+@dataclass(frozen=True, slots=True)
+class Subkeys:
+    """What digests of keys are made with."""
+
+    credentials: bytes
+    """For the keys of callers."""
+    admin: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything behind the operations."""
+
+    settings: Settings
+    clock: Callable[[], Moment]
+    random_bytes: Callable[[int], bytes]
+    subkeys: Subkeys
+    database: Database
+    records: Records
+    admin_keys: AdminKeys
+    trail: AuditTrail
+    usage: UsageTable
+    decisions: DecisionDesk
+    node: Node
+    """This process: what it serves and how it is."""
