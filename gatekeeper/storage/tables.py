@@ -1,0 +1,11 @@
+"""Every table of the records on one metadata: what a new database is made of.
+
+A module that declares tables is imported here, or its tables would be missing from new databases.
+"""
+
+from __future__ import annotations
+
+from gatekeeper.storage import notes, organizations, records_schema
+from gatekeeper.storage.schema import METADATA
+
+__all__ = ["METADATA", "notes", "organizations", "records_schema"]
