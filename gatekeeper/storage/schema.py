@@ -12,8 +12,8 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
 
-SCHEMA_VERSION: Final = 1
-"""Raised by one with each change of the tables; a migration ships with it."""
+SCHEMA_VERSION: Final = 2
+"""Raised by one with each release that changes the tables; a step of ``migrations`` goes with it."""
 
 METADATA: Final = MetaData()
 

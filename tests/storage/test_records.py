@@ -205,7 +205,7 @@ async def test_another_schema_version_is_refused_with_what_to_do(url: str, tmp_p
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE records_meta SET version = 99")
     connection.close()
-    with pytest.raises(RecordsError, match="schema version 99, this Gatekeeper needs 1"):
+    with pytest.raises(RecordsError, match="schema version 99, this Gatekeeper knows 2"):
         await Records.open(url)
 
 
