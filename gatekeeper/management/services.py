@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gatekeeper.storage.admin_keys import AdminKeys
     from gatekeeper.storage.audit import AuditTrail
     from gatekeeper.storage.database import Database
+    from gatekeeper.storage.notes import Notes
+    from gatekeeper.storage.organizations import Organizations
     from gatekeeper.storage.records import Records
     from gatekeeper.storage.usage import UsageTable
 
@@ -38,6 +40,8 @@ class Services:
     subkeys: Subkeys
     database: Database
     records: Records
+    notes: Notes
+    organizations: Organizations
     admin_keys: AdminKeys
     trail: AuditTrail
     usage: UsageTable

@@ -1,0 +1,129 @@
+"""How this node is, and what it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gatekeeper import __version__
+from gatekeeper.management.operation import Answer, Asked, Method, Operation, Tag, Wire
+from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
+from gatekeeper.storage.admin_keys import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gatekeeper.facts.directory import Directory
+    from gatekeeper.gate import Gate
+    from gatekeeper.storage.decision_log import DecisionLog
+    from gatekeeper.storage.usage import UsageBook
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts of this process that status tells of."""
+
+    name: str
+    started_at: float
+    """Unix seconds."""
+    gate: Gate
+    directory: Directory
+    log: DecisionLog
+    usage: UsageBook
+    ready: Callable[[], bool]
+
+
+class RecordsStatus(Wire):
+    """The replica of accounts and keys that calls are judged by."""
+
+    answering: bool
+    """Whether the last look at the records succeeded."""
+    stale_s: float
+    accounts: int
+    keys: int
+
+
+class LogStatus(Wire):
+    """The decision log."""
+
+    accepting: bool
+    written: int
+    waiting: int
+    dropped: int
+    failures: int
+
+
+class UsageStatus(Wire):
+    """Usage that is not yet in the records."""
+
+    waiting: int
+    dropped: int
+    failures: int
+
+
+class Status(Wire):
+    """This node."""
+
+    name: str
+    version: str
+    ready: bool
+    started_at: float
+    uptime_s: float
+    active_calls: int
+    rules_revision: str
+    network_revision: str
+    network_problems: int
+    records: RecordsStatus
+    decision_log: LogStatus
+    usage: UsageStatus
+
+
+async def _get(services: Services, asked: Asked) -> Answer:
+    node = services.node
+    snapshot = node.gate.snapshot
+    accounts, keys, _ = node.directory.sizes
+    return Answer(
+        Status(
+            name=node.name,
+            version=__version__,
+            ready=node.ready(),
+            started_at=node.started_at,
+            uptime_s=round(max(0.0, asked.at - node.started_at), 3),
+            active_calls=node.gate.active,
+            rules_revision=snapshot.rules.revision,
+            network_revision=snapshot.network.revision,
+            network_problems=len(snapshot.network.problems),
+            records=RecordsStatus(
+                answering=not node.directory.failing,
+                stale_s=round(node.directory.staleness_s(asked.at), 3),
+                accounts=accounts,
+                keys=keys,
+            ),
+            decision_log=LogStatus(
+                accepting=node.log.accepting,
+                written=node.log.written,
+                waiting=node.log.waiting,
+                dropped=node.log.dropped,
+                failures=node.log.failed,
+            ),
+            usage=UsageStatus(
+                waiting=node.usage.waiting,
+                dropped=node.usage.dropped,
+                failures=node.usage.failures,
+            ),
+        )
+    )
+
+
+OPERATIONS: Final = (
+    Operation(
+        "getStatus",
+        Method.GET,
+        "/v1/status",
+        Role.VIEWER,
+        Tag.STATUS,
+        "How this node is, and what it serves",
+        _get,
+        answer=Status,
+    ),
+)
