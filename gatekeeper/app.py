@@ -164,6 +164,7 @@ class App:
                 settings=settings,
                 clock=self._clock,
                 new_id=new_id,
+                directory=directory,
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
                 ),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
     from gatekeeper.facts.address import ClientAddress, TrustedProxies
     from gatekeeper.facts.credentials import Authenticator
+    from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.model import Decision, LimitStatus, Moment, Standing
     from gatekeeper.policy.ruleset import RuleSet
@@ -104,6 +105,7 @@ class Parts:
     settings: Settings
     clock: Callable[[], Moment]
     new_id: Callable[[Moment], str]
+    directory: Directory
     authenticator: Authenticator
     limiter: Limiter
     log: DecisionLog
@@ -148,7 +150,8 @@ class Gate:
     async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         parts, now, at = self._parts, self.snapshot, self._parts.clock()
         case = _Case(request, parts.new_id(at), at, now)
-        network = now.network.observe_client(_address(door, request))
+        client = _address(door, request)
+        network = now.network.observe_client(client)
         head = read_head(request, parts.settings.name)
         if isinstance(head, BadRequest):
             # Nothing of a malformed head is believed or kept, not even its method.
@@ -165,6 +168,7 @@ class Gate:
             return parts.own_page(path, at)
 
         credential, account = parts.authenticator.identify(request.headers, door.modes, at.unix_s)
+        network = parts.directory.placed(network, client, account)
         call = Call(head.method, path, dialect.name, client=head.client)
         facts = Facts(at.unix_s, network, credential, account, call)
         standing = screen(facts, now.rules)

@@ -10,6 +10,7 @@ from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.organizations import organizations
 from gatekeeper.cli.serve import serve
 
 
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts):
+for _command in (serve, check, explain, geoip, keys, accounts, organizations):
     main.add_command(_command)

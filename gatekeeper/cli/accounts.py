@@ -50,7 +50,8 @@ def import_(*, file: Path, settings_file: Path | None, data_dir: Path | None) ->
 
     \b
     Fields: id, organization, tier, assurance, assurance_expires, created_at, email_domain,
-    banned_until, ban_reason, owners, owner_countries. Example:
+    email_pattern, email_digest, payment_fingerprint, signup_address, banned_until, ban_reason,
+    owners, owner_countries. Example:
       gatekeeper accounts import accounts.csv
     """
     settings = settings_from(settings_file, {"--data-dir": data_dir})

@@ -36,12 +36,12 @@ _DEADLINE_S: Final = 5.0
 """For a statement, and for the wait for another writer or a connection."""
 _CONNECT_S: Final = 3.0
 _SILENCE_S: Final = 10.0
-"""After which PostgreSQL ends a transaction of a gate that was frozen or cut off, as it may hold the
-lock that all writers need."""
+"""After which PostgreSQL ends a transaction whose gate is frozen or cut off: it may hold the lock
+that all writers need."""
 _UPGRADE_S: Final = 600.0
 """For a statement that changes tables: indexes of large tables take their time."""
 _POOL: Final = {"pool_size": 2, "max_overflow": 3, "pool_timeout": _DEADLINE_S}
-"""Two connections are held, five are the most: a fleet of 20 stays within PostgreSQL's usual 100."""
+"""Two connections are held, five are the most: 20 gates stay within PostgreSQL's usual 100."""
 _UPGRADE_LOCK: Final = 0x6761_7465  # "gate"
 
 
@@ -57,7 +57,7 @@ class Database:
         # SQLite lets waiting writers sleep and race; ours queue.
         self._writing = asyncio.Lock()
         self._joined: ContextVar[AsyncConnection | None] = ContextVar("joined", default=None)
-        self._insert = sqlite.insert
+        self._insert: Any = sqlite.insert
         self._reader = engine
         self._errors = _errors_of(engine)
         if engine.dialect.name == "postgresql":
@@ -123,10 +123,10 @@ class Database:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection to read from."""
         joined = self._joined.get()
-        if joined is not None:
-            yield joined
-            return
         try:
+            if joined is not None:
+                yield joined
+                return
             async with self._reader.connect() as connection:
                 yield connection
         except self._errors as error:

@@ -101,8 +101,8 @@ class Organizations:
                 rows = await connection.execute(select(*COLUMNS))
                 known = {row.id: row for row in map(organization, rows)}
                 current = known.pop(patch.id, None)
-                if expected_seq is not None and expected_seq != (current.seq if current else 0):
-                    raise _RefusedError(OrganizationConflict(current))
+                if expected_seq is not None:
+                    _demand(expected_seq, current)
                 before = current or OrganizationRow(patch.id, name=patch.id)
                 values: dict[str, Any] = {
                     "id": patch.id,
@@ -114,9 +114,7 @@ class Organizations:
                 }
                 row = OrganizationRow(**values)
                 if row.egress != before.egress:
-                    overlap = await asyncio.to_thread(_overlap, row, known.values())
-                    if overlap is not None:
-                        raise _RefusedError(overlap)
+                    await asyncio.to_thread(_demand_apart, row, known.values())
                 values["egress"] = list(row.egress)
                 statement = self._database.insert(ORGANIZATIONS).values(values)
                 await connection.execute(
@@ -167,25 +165,28 @@ def organization(row: Sequence[Any]) -> OrganizationRow:
     return OrganizationRow(**values)
 
 
-def _overlap(row: OrganizationRow, others: Iterable[OrganizationRow]) -> EgressOverlap | None:
-    """Return the first prefix of ``row`` that shares an address with one of the others."""
+def _demand(expected_seq: int, current: OrganizationRow | None) -> None:
+    if expected_seq != (0 if current is None else current.seq):
+        raise _RefusedError(OrganizationConflict(current))
+
+
+def _demand_apart(row: OrganizationRow, others: Iterable[OrganizationRow]) -> None:
+    """Refuse a row that shares an address with one of the others, which share none."""
     spans = sorted(
         (network.version, int(network[0]), int(network[-1]), owner.id, text)
         for owner in (row, *others)
         for text in owner.egress
         for network in (ip_network(text),)
     )
-    # Prefixes nest or are apart, and the others are apart already: whoever reaches furthest so
-    # far, of ours and of theirs, is all that the next one can touch.
+    # Of ours and of theirs, who reaches furthest so far is all that the next one can touch.
     ours = theirs = (0, 0, -1, "", "")
     for span in spans:
         mine = span[3] == row.id
         facing = theirs if mine else ours
         if facing[0] == span[0] and span[1] <= facing[2]:
-            mine_text, other = (span[4], facing) if mine else (facing[4], span)
-            return EgressOverlap(mine_text, other[3], other[4])
+            prefix, other = (span[4], facing) if mine else (facing[4], span)
+            raise _RefusedError(EgressOverlap(prefix, other[3], other[4]))
         if mine:
             ours = max(ours, span, key=lambda each: (each[0], each[2]))
         else:
             theirs = max(theirs, span, key=lambda each: (each[0], each[2]))
-    return None

@@ -82,10 +82,7 @@ class Records:
                 # Taken first: other writers wait from here on, so that what is read stays true.
                 seq = await take_numbers(connection, 1)
                 if expected_seq is not None:
-                    found = (await connection.execute(one)).one_or_none()
-                    current = None if found is None else _account(found)
-                    if expected_seq != (current.seq if current else 0):
-                        raise _ConflictError(current)
+                    _demand(expected_seq, (await connection.execute(one)).one_or_none())
                 await self._put_accounts(connection, [patch], seq=seq, at=at)
                 return _account((await connection.execute(one)).one())
         except _ConflictError as conflict:
@@ -249,6 +246,12 @@ class _ConflictError(Exception):
     def __init__(self, current: AccountRow | None) -> None:
         super().__init__()
         self.current = current
+
+
+def _demand(expected_seq: int, found: Row[Any] | None) -> None:
+    current = None if found is None else _account(found)
+    if expected_seq != (0 if current is None else current.seq):
+        raise _ConflictError(current)
 
 
 async def _newer(

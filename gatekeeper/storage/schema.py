@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
 
 SCHEMA_VERSION: Final = 2
-"""Raised by one with each release that changes the tables; a step of ``migrations`` goes with it."""
+"""Raised by one when the tables change; a step of ``migrations`` leads there."""
 
 METADATA: Final = MetaData()
 
