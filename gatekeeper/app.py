@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import secrets
 import signal
 import time
 from functools import partial
@@ -22,24 +23,36 @@ from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
+from gatekeeper.management.decisions import DecisionDesk
+from gatekeeper.management.listening import listening_admin
+from gatekeeper.management.services import Services, Subkeys
+from gatekeeper.management.status import Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
 from gatekeeper.policy.words import CredentialKind
 from gatekeeper.sources import (
     StartError,
+    admin_tls,
     listener_tls,
     load_snapshot,
     master_secret,
     public_url,
     records_url,
     route_of,
+    rules_archive,
     unknown_owners,
 )
+from gatekeeper.storage.admin_keys import AdminKeys
+from gatekeeper.storage.audit import AuditTrail
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
+from gatekeeper.storage.notes import Notes
+from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive
+from gatekeeper.storage.usage import UsageBook, UsageTable
 from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import RouteTable
@@ -53,6 +66,8 @@ if TYPE_CHECKING:
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
+_USAGE_S: Final = 5.0
+"""How soon usage is in the records; what a killed process had not written is lost to the export."""
 _TLS_GOODBYE_S: Final = 2.0
 """How long a closed TLS connection waits for its peer's own close."""
 _YOUNG_OBJECTS: Final = 20_000
@@ -80,6 +95,8 @@ class App:
         self.ports: list[int] = []
         """Bound ports of the data listeners, in the order of the settings."""
         self.ops_port = 0
+        self.admin_port = 0
+        """Port of the management API; 0 when it is switched off."""
         self.ready = False
         self.gate: Gate
         self._log = structlog.get_logger("gatekeeper")
@@ -147,6 +164,10 @@ class App:
         gc.freeze()  # accounts live as long as the process: no collection need walk them again
         self._exit.push_async_callback(self._write_rest, directory)
         self._spawn(self._keep_fresh(directory))
+        usage_table = UsageTable(records.database)
+        usage = UsageBook(usage_table, process=secrets.token_hex(8))
+        self._exit.push_async_callback(self._count_rest, usage)
+        self._spawn(self._keep_usage(usage, usage_table))
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
@@ -172,16 +193,62 @@ class App:
                 log=log,
                 routes=routes,
                 delivery=Delivery(
-                    settings, self._clock, directory, limiter, log, routes, client, metrics
+                    settings, self._clock, directory, limiter, log, routes, client, metrics, usage
                 ),
                 links=links,
                 metrics=metrics,
+                usage=usage,
                 own_page=VerificationPages(links, settings.step_up.support).page,
             ),
             snapshot,
         )
         self._declare_gauges(directory, log, limiter, snapshot)
+        metrics.gauge(
+            "gatekeeper_usage_waiting", "Rows of usage not yet recorded.", lambda: usage.waiting
+        )
+        metrics.gauge(
+            "gatekeeper_usage_dropped", "Calls whose usage had no room.", lambda: usage.dropped
+        )
         await self._listen(log)
+        if settings.admin.enabled:
+            node = Node(
+                settings.name, self._unix_s(), self.gate, directory, log, usage, lambda: self.ready
+            )
+            await self._listen_admin(
+                Services(
+                    settings=settings,
+                    clock=self._clock,
+                    random_bytes=secrets.token_bytes,
+                    subkeys=Subkeys(derive(secret, "credentials"), derive(secret, "admin-keys")),
+                    database=records.database,
+                    records=records,
+                    notes=Notes(records.database),
+                    organizations=Organizations(records.database),
+                    admin_keys=AdminKeys(records.database),
+                    trail=AuditTrail(records.database),
+                    usage=usage_table,
+                    decisions=DecisionDesk(
+                        settings.decision_log.directory,
+                        rules_archive(settings),
+                        lambda: self.gate.snapshot.rules,
+                    ),
+                    node=node,
+                )
+            )
+        self.ready = True
+
+    async def _listen_admin(self, services: Services) -> None:
+        try:
+            self.admin_port = await self._exit.enter_async_context(
+                listening_admin(
+                    services,
+                    self.metrics,
+                    tls=admin_tls(self.settings),
+                    on_error=self._on_error,
+                )
+            )
+        except OSError as error:
+            raise StartError([Mistake("settings", None, "admin", str(error))]) from error
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
         """Say that behind a balancer that is not trusted, no caller would have a region."""
@@ -230,6 +297,19 @@ class App:
                 self._log.warning(
                     "records", failing=failing, error=directory.last_error if failing else ""
                 )
+
+    async def _keep_usage(self, usage: UsageBook, table: UsageTable) -> None:
+        with contextlib.suppress(RecordsError):
+            await table.forget_processes(at=self._unix_s())
+        while True:
+            await asyncio.sleep(_USAGE_S)
+            if not await usage.flush(self._unix_s()):
+                self._log.warning("usage", waiting=usage.waiting, failures=usage.failures)
+
+    async def _count_rest(self, usage: UsageBook) -> None:
+        """Record what was used since the last flush, and what that one could not."""
+        while await usage.flush(self._unix_s()) and usage.waiting:
+            pass
 
     async def _write_rest(self, directory: Directory) -> None:
         """Keep the opaque accounts that became known since the last refresh."""
@@ -288,7 +368,6 @@ class App:
             )
         except OSError as error:
             raise StartError([Mistake("settings", None, "listeners", str(error))]) from error
-        self.ready = True
 
     def _server(self, listener: Listener) -> GateServer:
         trusted = TrustedProxies(listener.trusted_proxies)

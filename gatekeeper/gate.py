@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.delivery import Admitted
+from gatekeeper.delivery import Admitted, countable
 from gatekeeper.dialects import PLAIN, dialect_for
 from gatekeeper.facts.address import client_address
 from gatekeeper.facts.credentials import NOBODY
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.upstream.routes import RouteTable
     from gatekeeper.verification.links import LinkSigner
@@ -113,6 +114,7 @@ class Parts:
     delivery: Delivery
     links: LinkSigner
     metrics: Metrics
+    usage: UsageBook
     own_page: Callable[[str, Moment], StreamResponse]
     """Answers a path under :data:`OWN_PATHS`."""
 
@@ -219,6 +221,8 @@ class Gate:
             facts.call.dialect,
             "yes" if decision.enforced else "no",
         )
+        if not decision.admits and countable(facts):
+            parts.usage.refused(facts.account.id, facts.at)
         for found in decision.findings:
             parts.metrics.count(
                 "gatekeeper_rule_matches", found.rule, found.mode, found.verdict.word

@@ -116,6 +116,15 @@ def listener_tls(listener: Listener) -> ssl.SSLContext | None:
     return context
 
 
+def admin_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context of the management API."""
+    if settings.admin.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.admin.tls.certificate, settings.admin.tls.key)
+    return context
+
+
 def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:
     """Return the route of an upstream; raises :class:`StartError` for a secret or bundle."""
     credential = None

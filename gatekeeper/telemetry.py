@@ -52,6 +52,10 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_admin_requests": (
+        "Requests of the management API by operation and HTTP status.",
+        ("operation", "status"),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
@@ -13,7 +13,6 @@ from gatekeeper.management.etags import unmet
 from gatekeeper.management.operation import Answer, Asked, Audit, Method, Operation, Tag, Wire
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, FieldError, Problem, invalid, missing
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import Name, Text, Time, Until, seconds, until
 from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.account_files import AccountFormat, parse_account, parse_accounts
@@ -21,6 +20,9 @@ from gatekeeper.storage.account_search import AccountQuery
 from gatekeeper.storage.admin_keys import Role
 from gatekeeper.storage.notes import MAX_NOTE_CHARS, NoteRow
 from gatekeeper.storage.records_schema import AccountPatch, AccountRow
+
+if TYPE_CHECKING:
+    from gatekeeper.management.services import Services
 
 _ID_BYTES: Final = 8
 _OFF_LOOP_BYTES: Final = 65_536
@@ -60,11 +62,11 @@ class AccountFields(Wire):
     """IPv4 or IPv6 address from which the account was made."""
     owners: Annotated[
         list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]], Field(max_length=64)
-    ] = []
+    ] = Field(default_factory=list)
     """Ids of those who own the organization, such as `bytedance`."""
     owner_countries: Annotated[
         list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]], Field(max_length=64)
-    ] = []
+    ] = Field(default_factory=list)
     """Home countries of those owners, ISO 3166-1 alpha-2."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -78,6 +77,7 @@ class ManagementApi:
             host.lower() for host in (services.settings.admin.host, *services.settings.admin.hosts)
         )
         self._failures = Bound(_FAILURES_PER_MINUTE)
+        self._acting: set[asyncio.Task[Answer | Streamed | Problem]] = set()
         self._denials = Bound(_DENIALS_PER_MINUTE)
         self._log = structlog.get_logger("gatekeeper.management")
 
@@ -96,7 +96,7 @@ class ManagementApi:
         except (RecordsError, TimeoutError) as error:
             self._log.warning("records", request_id=visit.id, error=str(error) or "too slow")
             answer = _unavailable()
-        except Exception:
+        except Exception:  # noqa: BLE001 - told below, and counted
             self._log.exception("defect", request_id=visit.id)
             self._metrics.count("gatekeeper_internal_errors")
             answer = Problem(
@@ -134,7 +134,7 @@ class ManagementApi:
             return await self._turned_away(visit, actor)
         visit.actor = actor
         if page is not None:
-            return _not_allowed(frozenset({Method.GET}), request.method)
+            return _not_allowed({Method.GET})
         if not isinstance(found, _Route):
             return found
         operation = found.operation
@@ -166,12 +166,13 @@ class ManagementApi:
         if isinstance(asked, Problem):
             if route.operation.audit is not Audit.NO:
                 entry = visit.entry(asked.status, AuditOutcome.REFUSED)
-                await self._services.trail.write(
-                    replace(entry, detail={"code": asked.code.value})
-                )
+                await self._services.trail.write(replace(entry, detail={"code": asked.code.value}))
             return asked
-        async with asyncio.timeout(_WITHIN_S):
-            answer = await self._audited(visit, route.operation, asked)
+        acting = asyncio.create_task(self._acted(visit, route.operation, asked))
+        self._acting.add(acting)
+        acting.add_done_callback(self._acting.discard)
+        # Whoever hangs up does not undo half of what they asked for.
+        answer = await asyncio.shield(acting)
         if isinstance(answer, Problem):
             return answer
         if isinstance(answer, Streamed):
@@ -207,6 +208,12 @@ class ManagementApi:
             visit.trace,
         )
 
+    async def _acted(
+        self, visit: _Visit, operation: Operation, asked: Asked
+    ) -> Answer | Streamed | Problem:
+        async with asyncio.timeout(_WITHIN_S):
+            return await self._audited(visit, operation, asked)
+
     async def _audited(
         self, visit: _Visit, operation: Operation, asked: Asked
     ) -> Answer | Streamed | Problem:
@@ -228,7 +235,7 @@ class ManagementApi:
             async with services.database.together():
                 answer = await operation.handle(services, asked)
                 if isinstance(answer, Problem):
-                    raise _UndoneError(answer)
+                    raise _UndoneError(answer)  # noqa: TRY301 - what rolls back is an exception
                 status = _status(operation, answer)
                 await services.trail.write(visit.entry(status, AuditOutcome.DONE))
                 return answer
@@ -319,7 +326,7 @@ class _Routes:
                 return _Route(operation, parameters)
             allowed.add(operation.method)
         if allowed:
-            return _not_allowed(allowed, method)
+            return _not_allowed(allowed)
         return Problem(Code.NOT_FOUND, "There is no such path: `/v1/openapi.json` lists them all.")
 
 
@@ -335,12 +342,10 @@ def _match(template: Sequence[str], parts: Sequence[str]) -> dict[str, str] | No
     return found
 
 
-def _not_allowed(allowed: set[Method] | frozenset[Method], method: str) -> Problem:
+def _not_allowed(allowed: set[Method]) -> Problem:
     names = {each.value for each in allowed} | ({"HEAD"} if Method.GET in allowed else set())
     listed = ", ".join(sorted(names))
-    return Problem(
-        Code.METHOD_NOT_ALLOWED, f"Use one of: {listed}.", headers={"Allow": listed}
-    )
+    return Problem(Code.METHOD_NOT_ALLOWED, f"Use one of: {listed}.", headers={"Allow": listed})
 
 
 def _joined(request: BaseRequest, name: str) -> str | None:

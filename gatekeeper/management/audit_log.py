@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
 from gatekeeper.management.operation import Answer, Asked, Method, Operation, Tag, Wire
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, Problem
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import Time
 from gatekeeper.storage.admin_keys import Role
 from gatekeeper.storage.audit import AuditEntry, AuditOutcome, AuditQuery
+
+if TYPE_CHECKING:
+    from gatekeeper.management.services import Services
 
 
 class Entry(Wire):

@@ -31,7 +31,8 @@ _MOST_PEERS: Final = 10_000
 def authority_problem(headers: CIMultiDictProxy[str], hosts: Collection[str]) -> Problem | None:
     """Refuse what a page of another site makes a browser send (DNS rebinding, cross-site calls)."""
     named = headers.getall("Host", ())
-    host = _host_of(named[0]) if len(named) == 1 else None
+    name = named[0].strip().lower() if len(named) == 1 else ""
+    host = _host_of(name)
     if host is None:
         return Problem(Code.MALFORMED, "Send one Host header.")
     if not _is_address(host) and host not in {"localhost", *hosts}:
@@ -42,13 +43,13 @@ def authority_problem(headers: CIMultiDictProxy[str], hosts: Collection[str]) ->
     if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return Problem(Code.CROSS_SITE, "Call the API from its own page, or from a program.")
     origins = headers.getall("Origin", ())
-    if any(origin.partition("://")[2].lower() != named[0].lower() for origin in origins):
+    if any(origin.partition("://")[2].lower() != name for origin in origins):
         return Problem(Code.CROSS_SITE, "Call the API from its own page, or from a program.")
     return None
 
 
 def _host_of(value: str) -> str | None:
-    host = value.strip().lower()
+    host = value
     if host.startswith("["):
         host, bracket, port = host[1:].partition("]")
         port = port.removeprefix(":") if bracket else "?"

@@ -12,7 +12,6 @@ from pydantic import Field
 from gatekeeper.management.operation import Answer, Asked, Method, Operation, Tag, Wire
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, Problem, missing
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import AccountId, Time
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from gatekeeper.management.services import Services
     from gatekeeper.policy.model import Decision as Judged
     from gatekeeper.policy.ruleset import RuleSet
 

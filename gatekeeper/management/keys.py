@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
@@ -11,10 +11,12 @@ from gatekeeper.facts.api_keys import issue_key
 from gatekeeper.management.operation import Answer, Asked, Audit, Method, Operation, Tag, Wire
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, FieldError, Problem, invalid, missing
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import AccountId, Name, Time
 from gatekeeper.storage.admin_keys import AdminKeyRow, Role
 from gatekeeper.storage.records_schema import KeyRow, Revocation
+
+if TYPE_CHECKING:
+    from gatekeeper.management.services import Services
 
 
 class NewKey(Wire):

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from gatekeeper.management.problems import Problem
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from gatekeeper.management.problems import Code
+    from gatekeeper.management.problems import Code, Problem
     from gatekeeper.management.services import Services
     from gatekeeper.storage.admin_keys import AdminKeyRow, Role
 
@@ -127,9 +125,7 @@ class Asked:
     trace: Trace
 
 
-Handler: TypeAlias = (
-    "Callable[[Services, Asked], Awaitable[Answer | Streamed | Problem]]"
-)
+Handler: TypeAlias = "Callable[[Services, Asked], Awaitable[Answer | Streamed | Problem]]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
@@ -12,10 +12,12 @@ from gatekeeper.management.etags import unmet
 from gatekeeper.management.operation import Answer, Asked, Audit, Method, Operation, Tag, Wire
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, FieldError, Problem, invalid, missing
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import Name
 from gatekeeper.storage.admin_keys import Role
 from gatekeeper.storage.organizations import EgressOverlap, OrganizationConflict, OrganizationRow
+
+if TYPE_CHECKING:
+    from gatekeeper.management.services import Services
 
 
 class Organization(Wire):
@@ -37,7 +39,9 @@ class OrganizationPut(Wire):
     name: Name = Field(default="", validate_default=False)
     """What people call it; default: its id."""
     verified: bool = False
-    egress: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=MAX_EGRESS)] = []
+    egress: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=MAX_EGRESS)] = (
+        Field(default_factory=list)
+    )
     """Prefixes such as `198.51.100.0/24`. No two organizations share an address; private ranges
     and very wide ones are refused."""
 

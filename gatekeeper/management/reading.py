@@ -1,4 +1,4 @@
-"""Reads requests strictly: what two parsers could read differently is refused, all mistakes told."""
+"""Reads requests strictly: what two parsers could read differently is refused."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from gatekeeper import __version__
 from gatekeeper.management.operation import Answer, Asked, Method, Operation, Tag, Wire
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.storage.admin_keys import Role
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.facts.directory import Directory
     from gatekeeper.gate import Gate
+    from gatekeeper.management.services import Services
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.usage import UsageBook
 

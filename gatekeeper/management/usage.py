@@ -18,13 +18,14 @@ from gatekeeper.management.operation import (
 )
 from gatekeeper.management.paging import PageQuery, next_cursor, position
 from gatekeeper.management.problems import Code, FieldError, Problem, invalid
-from gatekeeper.management.services import Services  # noqa: TC001 - handlers are typed with it
 from gatekeeper.management.wire import AccountId
 from gatekeeper.storage.admin_keys import Role
 from gatekeeper.storage.usage import UsageQuery, UsageRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from gatekeeper.management.services import Services
 
 _EPOCH: Final = date(1970, 1, 1)
 _USUAL_DAYS: Final = 30
@@ -47,11 +48,11 @@ class UsageDay(Wire):
     model: str
     """Pattern of the row in the model table by which calls were priced; empty for refusals."""
     requests: int
-    """Calls that were forwarded."""
+    """Calls that were admitted."""
     refused: int
     """Calls that were not."""
     estimated_requests: int
-    """Forwarded calls whose usage the upstream did not report."""
+    """Admitted calls whose usage the upstream did not report."""
     input_tokens: int
     output_tokens: int
     cost_cents: float
@@ -93,8 +94,7 @@ def _wanted(asked: Asked) -> UsageQuery | Problem:
     if errors:
         return invalid(errors)
     last = found.get("last_day", today)
-    first = found.get("first_day", max(_EPOCH, last - timedelta(days=_USUAL_DAYS))
-        if last >= _EPOCH else last)
+    first = found.get("first_day") or last - timedelta(days=min(_USUAL_DAYS, last.toordinal() - 1))
     return UsageQuery((first - _EPOCH).days, (last - _EPOCH).days, query.account)
 
 

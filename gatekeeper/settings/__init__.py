@@ -166,6 +166,21 @@ class Ops(_Part):
     port: Port = 9090
 
 
+class Admin(_Part):
+    """Listener of the management API. Nothing opens it but a key made by `admin-keys create`."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 9091
+    tls: Tls | None = None
+    """Wanted as soon as the listener is reached from other machines."""
+    hosts: tuple[str, ...] = ()
+    """Names by which it is reached, besides its addresses and ``localhost``: requests that name
+    another are refused, so that no web page can reach it through a browser (DNS rebinding)."""
+    max_body_bytes: Annotated[int, Field(ge=10_000, le=100_000_000)] = 20_000_000
+    """Of an import of accounts; other bodies are bounded at 2 MB."""
+
+
 class Log(_Part):
     """Process log (structlog) on standard error."""
 
@@ -210,6 +225,7 @@ class Settings(_Part):
     """Routes of no known dialect: count requests and bytes, or refuse with 404."""
     listeners: tuple[Listener, ...] = (Listener(),)
     ops: Ops = Ops()
+    admin: Admin = Admin()
     upstreams: tuple[Upstream, ...] = ()
     jwt: tuple[JwtIssuer, ...] = ()
     geoip: Geoip = Geoip()

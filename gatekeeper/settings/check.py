@@ -7,6 +7,7 @@ one of them is wrong already.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from gatekeeper.settings import SecretSource, Settings
     from gatekeeper.settings.shape import Place
+
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,19 @@ def _ops_port(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Probl
         yield Problem(("ops", "port"), "This is taken by a listener of callers.")
 
 
+def _admin(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    admin = settings.admin
+    taken = {(each.host, each.port) for each in settings.listeners if each.port}
+    if settings.ops.port:
+        taken.add((settings.ops.host, settings.ops.port))
+    if admin.enabled and (admin.host, admin.port) in taken:
+        yield Problem(("admin", "port"), "This is taken by another listener.")
+    for index, host in enumerate(admin.hosts):
+        if not _HOST_NAME.fullmatch(host):
+            message = "This must be a host name such as gate.example.com, without a port."
+            yield Problem(("admin", "hosts", index), message)
+
+
 def _jwt_mode(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
     if settings.jwt:
         return
@@ -206,6 +223,7 @@ CONSISTENCY: Final = (
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
+    Check(frozenset({"listeners", "ops", "admin"}), _admin),
     Check(frozenset({"listeners", "jwt"}), _jwt_mode),
     Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
@@ -226,6 +244,12 @@ def _listener_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator
             place: Place = ("listeners", number, "tls")
             yield from _readable((*place, "certificate"), listener.tls.certificate)
             yield from _readable((*place, "key"), listener.tls.key)
+
+
+def _admin_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.admin.enabled and settings.admin.tls is not None:
+        yield from _readable(("admin", "tls", "certificate"), settings.admin.tls.certificate)
+        yield from _readable(("admin", "tls", "key"), settings.admin.tls.key)
 
 
 def _upstream_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -259,6 +283,7 @@ def _readable(place: Place, path: Path) -> Iterator[Problem]:
 SERVING: Final = (
     Check(frozenset({"upstreams"}), _some_upstream),
     Check(frozenset({"listeners"}), _listener_files),
+    Check(frozenset({"admin"}), _admin_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
     Check(frozenset({"upstreams", "secret"}), _secrets_present),

@@ -7,6 +7,7 @@ under its number, and does nothing if it had arrived.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ _DAY_S: Final = 86_400
 _CHUNK_ROWS: Final = 500
 _FORGOTTEN_AFTER_S: Final = 7 * 86_400.0
 """A process that sent nothing for so long will not ask again whether its last batch arrived."""
+_FLUSH_S: Final = 10.0
 _COUNTS: Final = (
     "requests",
     "refused",
@@ -75,11 +77,11 @@ class UsageRow:
     model: str
     """Pattern of the row in the model table by which calls were priced; empty for refusals."""
     requests: int = 0
-    """Calls that were forwarded."""
+    """Calls that were admitted."""
     refused: int = 0
     """Calls that were not."""
     estimated_requests: int = 0
-    """Forwarded calls whose usage the upstream did not report."""
+    """Admitted calls whose usage the upstream did not report."""
     input_tokens: int = 0
     output_tokens: int = 0
     cost_microcents: int = 0
@@ -190,7 +192,7 @@ class UsageBook:
         return len(self._rows) + len(self._sending)
 
     def settled(self, account_id: str, at: float, model: str, usage: Usage) -> None:
-        """Count a forwarded call."""
+        """Count an admitted call. ``at`` is when it came, Unix seconds."""
         counts = self._counts(account_id, at, model)
         if counts is not None:
             counts[0] += 1
@@ -200,7 +202,7 @@ class UsageBook:
             counts[5] += round(usage.cost_cents * 1_000_000)
 
     def refused(self, account_id: str, at: float) -> None:
-        """Count a call that was not forwarded."""
+        """Count a call that was not admitted."""
         counts = self._counts(account_id, at, "")
         if counts is not None:
             counts[1] += 1
@@ -213,7 +215,10 @@ class UsageBook:
             self._sending, self._rows = self._rows, {}
             self._number += 1
         try:
-            await self._table.add(self._sending, process=self._process, number=self._number, at=at)
+            async with asyncio.timeout(_FLUSH_S):
+                await self._table.add(
+                    self._sending, process=self._process, number=self._number, at=at
+                )
         except (RecordsError, TimeoutError):
             self.failures += 1
             return False

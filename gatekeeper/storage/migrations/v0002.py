@@ -1,4 +1,4 @@
-"""Version 2: what operators push of their accounts, organizations, notes, admin keys, audit, usage."""
+"""Version 2: fields of accounts, organizations, notes, admin keys, audit, usage."""
 
 from __future__ import annotations
 
