@@ -6,6 +6,7 @@ import click
 
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
+from gatekeeper.cli.admin_keys import admin_keys
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts, organizations):
+for _command in (serve, check, explain, geoip, keys, accounts, organizations, admin_keys):
     main.add_command(_command)

@@ -12,6 +12,7 @@ import click
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
+    audited,
     data_dir_option,
     json_option,
     settings_from,
@@ -20,7 +21,12 @@ from gatekeeper.cli.common import (
     with_records,
 )
 from gatekeeper.facts.organizations import parse_organization
-from gatekeeper.storage.organizations import EgressOverlap, OrganizationRow, Organizations
+from gatekeeper.storage.organizations import (
+    EgressOverlap,
+    OrganizationConflict,
+    OrganizationRow,
+    Organizations,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,9 +78,20 @@ def set_(
             click.echo(f"command line: {name}: {problem}", err=True)
         raise SystemExit(MISTAKES)
     settings = settings_from(settings_file, {"--data-dir": data_dir})
-    row = with_records(
-        settings, lambda records: Organizations(records.database).put(patch, at=time.time())
-    )
+    now = time.time()
+
+    async def put(records: Records) -> OrganizationRow | OrganizationConflict | EgressOverlap:
+        async with audited(records, "putOrganization", "organization", at=now) as trace:
+            done = await Organizations(records.database).put(patch, at=now)
+            if isinstance(done, OrganizationRow):
+                trace.of(
+                    organization, set={name: _plain(patch.fields[name]) for name in patch.fields}
+                )
+            else:
+                trace.of(organization, result=type(done).__name__)
+            return done
+
+    row = with_records(settings, put)
     if isinstance(row, EgressOverlap):
         click.echo(
             f"{row.prefix} overlaps {row.registered}, which {row.organization} has registered",
@@ -140,3 +157,7 @@ def _value(name: str, text: str) -> object:
     if name == "egress":
         return [item.strip() for item in text.split(",") if item.strip()]
     return _TRUTH.get(text.lower(), text) if name == "verified" else text
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -35,6 +35,7 @@ _KEYS: Final = {
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
 @click.option("--ops-port", type=int, help="Port of probes and metrics.")
+@click.option("--admin-port", type=int, help="Port of the management API.")
 @click.option(
     "--mode",
     type=click.Choice(["enforce", "observe"]),
@@ -98,6 +99,10 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
         keys = " or ".join(_KEYS[mode] for mode in listener.credentials)
         click.echo(f"Callers: {scheme}://{listener.host}:{port} with {keys}")
     click.echo(f"Probes and metrics: http://{settings.ops.host}:{app.ops_port}/metrics")
+    if app.admin_port:
+        scheme = "http" if settings.admin.tls is None else "https"
+        at = f"{scheme}://{settings.admin.host}:{app.admin_port}/"
+        click.echo(f"Management API: {at} with a key made by `gatekeeper admin-keys create`")
     for upstream in settings.upstreams:
         click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")
     if tour is not None:

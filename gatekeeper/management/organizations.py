@@ -36,8 +36,8 @@ class Organization(Wire):
 class OrganizationPut(Wire):
     """Fields to set; those that are not named keep their value."""
 
-    name: Name = Field(default="", validate_default=False)
-    """What people call it; default: its id."""
+    name: Name | None = None
+    """What people call it; at first its id. `null` leaves it as it is."""
     verified: bool = False
     egress: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=MAX_EGRESS)] = (
         Field(default_factory=list)
@@ -75,7 +75,8 @@ async def _put(services: Services, asked: Asked) -> Answer | Problem:
     put: OrganizationPut = asked.body
     organization_id = asked.path["organization_id"]
     asked.trace.of("organization", organization_id)
-    patch = parse_organization({"id": organization_id, **put.model_dump(exclude_unset=True)})
+    values = put.model_dump(exclude_unset=True, exclude_none=True)
+    patch = parse_organization({"id": organization_id, **values})
     if isinstance(patch, list):
         return invalid(FieldError(f"/{name}", f"This {text}.") for name, text in patch)
     row = await services.organizations.get(organization_id)
