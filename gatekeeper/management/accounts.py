@@ -29,7 +29,7 @@ _OFF_LOOP_BYTES: Final = 65_536
 _MISTAKE: Final = "accounts.jsonl"
 
 EmailDomain = Annotated[
-    str, Field(max_length=253, json_schema_extra={"pattern": r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"})
+    str, Field(max_length=253, pattern=r"^[^\s\x00-\x1f@/:.]+(\.[^\s\x00-\x1f@/:.]+)+$")
 ]
 
 

@@ -20,7 +20,7 @@ from gatekeeper.management.auth import (
 from gatekeeper.management.etags import etag_of, is_known
 from gatekeeper.management.operation import Answer, Asked, Audit, Method, Streamed, Trace
 from gatekeeper.management.problems import PROBLEM_TYPE, Code, Problem
-from gatekeeper.management.reading import read_content, read_path, read_query
+from gatekeeper.management.reading import read_conditions, read_content, read_path, read_query
 from gatekeeper.storage.audit import AuditEntry, AuditOutcome
 from gatekeeper.storage.database import RecordsError
 
@@ -43,7 +43,6 @@ HEADERS: Final = {
 }
 _WITHIN_S: Final = 15.0
 """How long an operation may take; files are read from the caller before that."""
-_FAILURES_PER_MINUTE: Final = 30
 _DENIALS_PER_MINUTE: Final = 60
 _ID_BYTES: Final = 10
 _NOT_MODIFIED: Final = 304
@@ -76,7 +75,7 @@ class ManagementApi:
         self._hosts = frozenset(
             host.lower() for host in (services.settings.admin.host, *services.settings.admin.hosts)
         )
-        self._failures = Bound(_FAILURES_PER_MINUTE)
+        self._failures = Bound(services.settings.admin.failures_per_minute)
         self._acting: set[asyncio.Task[Answer | Streamed | Problem]] = set()
         self._denials = Bound(_DENIALS_PER_MINUTE)
         self._log = structlog.get_logger("gatekeeper.management")
@@ -187,6 +186,9 @@ class ManagementApi:
         wanted = read_query(operation, query)
         if isinstance(wanted, Problem):
             return wanted
+        conditions = read_conditions(request)
+        if isinstance(conditions, Problem):
+            return conditions
         body = await read_content(
             operation,
             request,
@@ -203,8 +205,7 @@ class ManagementApi:
             path,
             wanted,
             body,
-            _joined(request, "If-Match"),
-            _joined(request, "If-None-Match"),
+            *conditions,
             visit.trace,
         )
 
@@ -346,11 +347,6 @@ def _not_allowed(allowed: set[Method]) -> Problem:
     names = {each.value for each in allowed} | ({"HEAD"} if Method.GET in allowed else set())
     listed = ", ".join(sorted(names))
     return Problem(Code.METHOD_NOT_ALLOWED, f"Use one of: {listed}.", headers={"Allow": listed})
-
-
-def _joined(request: BaseRequest, name: str) -> str | None:
-    values = request.headers.getall(name, ())
-    return ", ".join(values) if values else None
 
 
 def _refused(visit: _Visit, why: Problem) -> AuditEntry:

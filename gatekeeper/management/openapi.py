@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from gatekeeper import __version__
 from gatekeeper.management.operation import PATH_PARAMETERS, Audit, Method, Operation, Tag, Wire
 from gatekeeper.management.problems import KINDS, PROBLEM_TYPE, Code
+from gatekeeper.management.reading import ETAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -139,7 +140,7 @@ def _header(name: str, description: str, *, required: bool) -> dict[str, Any]:
         "in": "header",
         "required": required,
         "description": description,
-        "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*")$'},
+        "schema": {"type": "string", "pattern": ETAGS},
     }
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_JSON_BYTES: Final = 2_000_000
 """A JSON body above this is refused; files are bounded by ``admin.max_body_bytes``."""
+_ETAG: Final = r'(W/)?"[!#-~]*"'
+ETAGS: Final = rf"^(\*|{_ETAG}( *, *{_ETAG})*)$"
+"""What conditions may hold (RFC 9110, 8.8.3)."""
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _JSON: Final = re.compile(r"application/json(\s*;\s*charset=\"?utf-8\"?)?", re.IGNORECASE)
 _MOST_DIGITS: Final = 40
@@ -64,6 +67,19 @@ def read_query(operation: Operation, raw: str) -> Wire | Problem:
         return operation.query.model_validate_strings(values)
     except ValidationError as error:
         return invalid(field_errors(error.errors(include_url=False, include_input=False), "query"))
+
+
+def read_conditions(request: BaseRequest) -> tuple[str | None, str | None] | Problem:
+    """Return ``If-Match`` and ``If-None-Match``; one that is malformed must not count as absent."""
+    found: list[str | None] = []
+    for name in ("If-Match", "If-None-Match"):
+        values = request.headers.getall(name, ())
+        joined = ", ".join(values) if values else None
+        if joined is not None and not re.fullmatch(ETAGS, joined):
+            text = "This must be an ETag as it was given, in its quotes, or *."
+            return invalid([FieldError(f"header/{name}", text)])
+        found.append(joined)
+    return found[0], found[1]
 
 
 async def read_content(

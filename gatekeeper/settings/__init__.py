@@ -177,6 +177,9 @@ class Admin(_Part):
     hosts: tuple[str, ...] = ()
     """Names by which it is reached, besides its addresses and ``localhost``: requests that name
     another are refused, so that no web page can reach it through a browser (DNS rebinding)."""
+    failures_per_minute: Annotated[int, Field(ge=1)] = 30
+    """Requests without a valid key that are answered from one network (/24 or /48), and kept in
+    the audit trail, before it gets 429. A valid key is always heard."""
     max_body_bytes: Annotated[int, Field(ge=10_000, le=100_000_000)] = 20_000_000
     """Of an import of accounts; other bodies are bounded at 2 MB."""
 
