@@ -14,6 +14,7 @@ from gatekeeper.policy.words import Assurance, Tier
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import (
+    AccountConflict,
     AccountPatch,
     AccountRow,
     ImportCount,
@@ -253,3 +254,48 @@ async def test_a_damaged_or_missing_table_is_an_error_not_a_crash(
         await in_file.keys()
     with pytest.raises(RecordsError, match="could not be written"):
         await in_file.revoke_key("gk_00000001", at=AT)
+
+
+async def test_a_write_can_demand_the_version_it_has_seen(records: Records, url: str) -> None:
+    """Of many who read one version, one writes; the others get what now stands, on any node."""
+    first = await records.upsert_account(AccountPatch("acme", {}), at=AT, expected_seq=0)
+    assert isinstance(first, AccountRow)
+    other = await Records.open(url)
+    try:
+        ends = await asyncio.gather(
+            *(
+                (records if n % 2 else other).upsert_account(
+                    AccountPatch("acme", {"ban_reason": f"r{n}"}), at=AT, expected_seq=first.seq
+                )
+                for n in range(6)
+            )
+        )
+    finally:
+        await other.close()
+    (won,) = [end for end in ends if isinstance(end, AccountRow)]
+    lost = [end for end in ends if isinstance(end, AccountConflict)]
+    assert [conflict.current for conflict in lost] == [won] * 5
+    assert won.seq > first.seq
+    unseen = await records.upsert_account(AccountPatch("new", {}), at=AT, expected_seq=won.seq)
+    assert unseen == AccountConflict(None)
+    assert await records.account("new") is None
+    again = await records.upsert_account(AccountPatch("acme", {}), at=AT, expected_seq=0)
+    assert again == AccountConflict(won)
+
+
+async def test_what_an_operator_pushes_of_an_account_is_kept(records: Records) -> None:
+    """Signup data survives the database, and a null clears it."""
+    fields = {
+        "created_at": AT - 9,
+        "email_domain": "example.com",
+        "email_pattern": "aaaa.9999",
+        "email_digest": "0123456789abcdef",
+        "payment_fingerprint": "pm_1abc",
+        "signup_address": "2001:db8::7",
+    }
+    await records.upsert_account(AccountPatch("acme", fields), at=AT)
+    row = await records.account("acme")
+    assert row is not None
+    assert {name: getattr(row, name) for name in fields} == fields
+    cleared = await records.upsert_account(AccountPatch("acme", {"email_digest": None}), at=AT)
+    assert (cleared.email_digest, cleared.email_pattern) == (None, "aaaa.9999")
