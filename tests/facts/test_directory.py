@@ -27,10 +27,13 @@ def no_lists(domain: str | None) -> tuple[str, ...]:
     return ()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Return the URL of fresh records."""
-    return f"sqlite:///{tmp_path / 'records.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of fresh records, on SQLite and on a real PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    made: str = request.getfixturevalue("postgres").new_url()
+    return made
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import warnings
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -64,18 +65,21 @@ class Postgres:
 
     def kill(self) -> None:
         """End the server at once, as a crash of its machine would: nobody is told."""
-        self._signal(signal.SIGKILL)
-        self._server.get_postmaster_info().process.wait(10)
+        for process in self._signal(signal.SIGKILL):
+            process.wait(10)  # what lives on keeps the next server from starting
 
     def start(self) -> None:
         """Start it again, if it does not run."""
         self._server.ensure_postgres_running()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> list[Any]:
         main = self._server.get_postmaster_info().process
         # The postmaster first: it must not replace what ends before it.
-        for process in (main, *main.children(recursive=True)):
-            os.kill(process.pid, number)
+        processes = [main, *main.children(recursive=True)]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        return processes
 
 
 def running_postgres(folder: Path) -> Iterator[Postgres]:
