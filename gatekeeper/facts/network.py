@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
+from gatekeeper.facts.list_sizes import out_of_proportion
 from gatekeeper.facts.network_database import (
     VIEWS,
     Database,
@@ -54,6 +55,8 @@ class NetworkSource:
     built_unix_s: float | None = None
     views: tuple[str, ...] = ("lists",)
     stale: bool = False
+    entries: int = 0
+    """Nodes of a database's search tree; AS numbers and prefixes of lists."""
 
 
 class NetworkData:
@@ -64,6 +67,7 @@ class NetworkData:
         "_key",
         "_lists",
         "_lost",
+        "_sizes",
         "observe",
         "problems",
         "revision",
@@ -98,12 +102,24 @@ class NetworkData:
         self.sources: tuple[NetworkSource, ...] = (
             *(
                 NetworkSource(
-                    d.source, d.database_type, d.revision, d.built_unix_s, d.views, d.stale
+                    d.source,
+                    d.database_type,
+                    d.revision,
+                    d.built_unix_s,
+                    d.views,
+                    d.stale,
+                    d.entries,
                 )
                 for d in databases
             ),
-            *(NetworkSource(n.source, "lists", n.revision) for n in lists),
+            *(
+                NetworkSource(n.source, "lists", n.revision, entries=sum(n.sizes.values()))
+                for n in lists
+            ),
         )
+        self._sizes = {d.source: d.entries for d in databases}
+        for each in lists:
+            self._sizes |= {f"{each.source}: {name}": size for name, size in each.sizes.items()}
         seen = "\n".join(f"{source.name} {source.revision}" for source in self.sources)
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(self._look_up)
@@ -150,6 +166,19 @@ class NetworkData:
         if any(lookup.view == "lists" for lookup in self._lost):
             return None
         return frozenset().union(*(lists.owners for lists in self._lists))
+
+    def out_of_proportion(self, previous: NetworkData) -> list[Mistake]:
+        """Tell which sources shrank or grew beyond belief since ``previous`` (H37).
+
+        A source that could not be loaded is told by ``problems``, not here.
+        """
+        lost = {lookup.source for lookup in self._lost}
+        before = {
+            name: size
+            for name, size in previous._sizes.items()
+            if name.partition(": ")[0] not in lost
+        }
+        return out_of_proportion(before, self._sizes)
 
     def observe_client(self, client: ClientAddress) -> NetworkFacts:
         """Return the facts of a client; one that no proxy named has keys but no location."""

@@ -70,6 +70,8 @@ class Database:
     database_type: str
     built_unix_s: float
     stale: bool
+    entries: int
+    """Nodes of the search tree: what there is of size without reading it all."""
     _columns: tuple[_Column, ...]
     _get: Callable[[IPAddress], Any]
 
@@ -123,6 +125,7 @@ def open_database(
         reader = memory.reader()
         metadata = reader.metadata()
         database_type, built = metadata.database_type, metadata.build_epoch
+        entries = int(metadata.node_count)
         sample = _sample(reader)
     except OSError as error:
         return _mistake(path, f"This database cannot be read: {error.strerror or error}.")
@@ -144,6 +147,7 @@ def open_database(
         database_type=database_type,
         built_unix_s=float(built),
         stale=max_age_days is not None and now_unix_s - built > max_age_days * _DAY_S,
+        entries=entries,
         _columns=tuple(
             _Column(
                 view,

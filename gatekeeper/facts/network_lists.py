@@ -77,6 +77,8 @@ class NetworkLists:
     lists: tuple[NetworkList, ...]
     as_names: dict[int, str]
     """Name that each AS number was verified by."""
+    sizes: dict[str, int]
+    """AS numbers and prefixes of each list, by its id."""
     _by_asn: dict[int, tuple[NetworkList, ...]]
     _by_prefix: PrefixMap[NetworkList]
     lookups: dict[tuple[str, LookupStatus], Lookup]
@@ -195,6 +197,7 @@ def _compile(
         revision=revision,
         lists=tuple(named for named, _, _ in parts),
         as_names={system.asn: system.name for _, systems, _ in parts for system in systems},
+        sizes={named.id: len(systems) + len(networks) for named, systems, networks in parts},
         _by_asn=by_asn,
         _by_prefix=PrefixMap(
             (network, named) for named, _, networks in parts for network in networks
