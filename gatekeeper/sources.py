@@ -13,6 +13,7 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
+from gatekeeper.policy.words import GateMode
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
@@ -104,7 +105,7 @@ def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snaps
     network = NetworkData.load(
         settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
     )
-    return Snapshot.of(rules, network)
+    return Snapshot.of(rules, network, GateMode(settings.mode))
 
 
 def listener_tls(listener: Listener) -> ssl.SSLContext | None:
