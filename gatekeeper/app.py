@@ -49,6 +49,7 @@ from gatekeeper.verification.pages import VerificationPages
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from gatekeeper.facts.network import NetworkSource
     from gatekeeper.settings import Listener, Settings
 
 _REFRESH_S: Final = 0.5
@@ -179,7 +180,7 @@ class App:
             ),
             snapshot,
         )
-        self._declare_gauges(directory, log, limiter, snapshot)
+        self._declare_gauges(directory, log, limiter)
         await self._listen(log)
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
@@ -235,7 +236,7 @@ class App:
         await directory.refresh(self._unix_s())
 
     def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter, snapshot: Snapshot
+        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter
     ) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
@@ -257,10 +258,41 @@ class App:
         gauge(
             "gatekeeper_network_problems",
             "Databases and lists that could not be used.",
-            lambda: len(snapshot.network.problems),
+            lambda: len(self.gate.snapshot.network.problems),
         )
+        self._declare_network_gauges()
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
+
+    def _declare_network_gauges(self) -> None:
+        """Tell what each database and list in force is; of two with one name, the last."""
+        gauges = self.metrics.gauges
+
+        def sources() -> tuple[NetworkSource, ...]:
+            return self.gate.snapshot.network.sources
+
+        gauges(
+            "gatekeeper_network_source_age_seconds",
+            "Time since a database was built, or a fetched list confirmed by its source.",
+            ("source",),
+            lambda: {
+                (each.name,): max(0.0, self._unix_s() - each.as_of_unix_s)
+                for each in sources()
+                if each.as_of_unix_s is not None
+            },
+        )
+        gauges(
+            "gatekeeper_network_source_entries",
+            "Nodes of a database, or AS numbers and prefixes of lists.",
+            ("source",),
+            lambda: {(each.name,): each.entries for each in sources()},
+        )
+        gauges(
+            "gatekeeper_network_source_info",
+            "Always 1; the revision of each database and list in force.",
+            ("source", "revision"),
+            lambda: {(each.name, each.revision): 1 for each in sources()},
+        )
 
     async def _listen(self, log: DecisionLog) -> None:
         loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
+from gatekeeper.facts.feed_files import LoadedFeeds, load_feeds
 from gatekeeper.facts.list_sizes import out_of_proportion
 from gatekeeper.facts.network_database import (
     VIEWS,
@@ -57,6 +58,13 @@ class NetworkSource:
     stale: bool = False
     entries: int = 0
     """Nodes of a database's search tree; AS numbers and prefixes of lists."""
+    confirmed_unix_s: float | None = None
+    """When the source of a fetched list last said that this is its content."""
+
+    @property
+    def as_of_unix_s(self) -> float | None:
+        """Return how old the data is: when a database was built, a fetched list confirmed."""
+        return self.built_unix_s if self.confirmed_unix_s is None else self.confirmed_unix_s
 
 
 class NetworkData:
@@ -84,21 +92,25 @@ class NetworkData:
         problems: Sequence[Mistake] = (),
         lost: Sequence[Lookup] = (),
         stale_at: float | None = None,
+        feeds: LoadedFeeds | None = None,
     ) -> None:
         """Put sources together; ``secret`` keys the digests and must not be empty.
 
-        ``lost`` are the look-ups of sources that could not be loaded.
+        ``lost`` are the look-ups of sources that could not be loaded. Databases of feeds come
+        before the others, lists of feeds after them.
         """
         if not secret:
             raise ValueError("an empty secret would make the digests of addresses reversible")
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"gk-network-data").digest()
-        self._databases = tuple(databases)
-        self._lists = tuple(lists)
-        self._lost = tuple(lost)
-        self.problems = tuple(problems)
+        feeds = feeds or LoadedFeeds()
+        self._databases = (*feeds.databases, *databases)
+        self._lists = (*lists, *feeds.lists)
+        self._lost = (*lost, *feeds.lost)
+        self.problems = (*problems, *feeds.problems)
         """What could not be loaded or is out of date, for ``check`` and the log."""
-        self.stale_at = stale_at
-        """When the next database becomes too old (Unix seconds): load again by then."""
+        ends = feeds.stale_at if stale_at is None else [stale_at, *feeds.stale_at]
+        self.stale_at = min(ends, default=None)
+        """When the next source becomes too old (Unix seconds): load again by then."""
         self.sources: tuple[NetworkSource, ...] = (
             *(
                 NetworkSource(
@@ -110,13 +122,20 @@ class NetworkData:
                     d.stale,
                     d.entries,
                 )
-                for d in databases
+                for d in self._databases
             ),
             *(
-                NetworkSource(n.source, "lists", n.revision, entries=sum(n.sizes.values()))
-                for n in lists
+                NetworkSource(
+                    n.source,
+                    "lists",
+                    n.revision,
+                    entries=sum(n.sizes.values()),
+                    confirmed_unix_s=feeds.confirmed_unix_s.get(n.source),
+                )
+                for n in self._lists
             ),
         )
+        # Not of feeds: those were compared before they were put in place.
         self._sizes = {d.source: d.entries for d in databases}
         for each in lists:
             self._sizes |= {f"{each.source}: {name}": size for name, size in each.sizes.items()}
@@ -158,7 +177,15 @@ class NetworkData:
             stale_at = min(
                 (d.built_unix_s + life_s for d in databases if not d.stale), default=None
             )
-        return cls(databases, lists, secret=secret, problems=problems, lost=lost, stale_at=stale_at)
+        return cls(
+            databases,
+            lists,
+            secret=secret,
+            problems=problems,
+            lost=lost,
+            stale_at=stale_at,
+            feeds=load_feeds(geoip, now_unix_s=now_unix_s),
+        )
 
     @property
     def owners(self) -> frozenset[str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -20,11 +20,14 @@ from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.strict_yaml import Document, read_yaml
 from gatekeeper.policy.validation import validate
 from gatekeeper.policy.words import LookupStatus, NetworkKind
+from gatekeeper.settings import LIST_ID, ListKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_FILE_BYTES: Final = 64_000_000
 """Text files of prefixes may not be longer; YAML has its own, smaller bound."""
 _MAX_MISTAKES: Final = 20
-_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
 
 class _Strict(BaseModel):
@@ -37,13 +40,10 @@ class _System(_Strict):
 
 
 class _Entry(_Strict):
-    id: Annotated[str, Field(pattern=_ID_PATTERN)] | None = None
+    id: Annotated[str, Field(pattern=LIST_ID)] | None = None
     description: Annotated[str, Field(min_length=1, max_length=1000)]
-    kind: (
-        Literal["hosting", "vpn", "relay", "tor", "residential_proxy", "mobile", "residential"]
-        | None
-    ) = None
-    owner: Annotated[str, Field(pattern=_ID_PATTERN)] | None = None
+    kind: ListKind | None = None
+    owner: Annotated[str, Field(pattern=LIST_ID)] | None = None
     owner_country: str | None = None
     asns: tuple[_System, ...] = ()
     prefixes: tuple[str, ...] = ()
@@ -202,12 +202,36 @@ def _compile(
         _by_prefix=PrefixMap(
             (network, named) for named, _, networks in parts for network in networks
         ),
-        lookups={
-            (view, status): Lookup(view, status, path.name, revision)
-            for view in ("lists", "kind")
-            for status in LookupStatus
-        },
+        lookups=_lookups(path.name, revision),
     )
+
+
+def source_of(
+    named: NetworkList,
+    revision: str,
+    asns: Iterable[int],
+    by_prefix: PrefixMap[NetworkList],
+    entries: int,
+) -> NetworkLists:
+    """Return a source that has the name of its only list."""
+    return NetworkLists(
+        source=named.id,
+        revision=revision,
+        lists=(named,),
+        as_names={},
+        sizes={named.id: entries},
+        _by_asn=dict.fromkeys(asns, (named,)),
+        _by_prefix=by_prefix,
+        lookups=_lookups(named.id, revision),
+    )
+
+
+def _lookups(source: str, revision: str) -> dict[tuple[str, LookupStatus], Lookup]:
+    return {
+        (view, status): Lookup(view, status, source, revision)
+        for view in ("lists", "kind")
+        for status in LookupStatus
+    }
 
 
 def _read(path: Path, digest: hashlib._Hash) -> str | Mistake:
