@@ -29,6 +29,6 @@ def out_of_proportion(before: Mapping[str, int], after: Mapping[str, int]) -> li
     for name, entries in before.items():
         now = after.get(name, 0)
         if max(entries, now) >= BY_HAND_ENTRIES and (wrong := collapsed(entries, now)) is not None:
-            advice = "The last good data serves on; restart the gate if this is right."
+            advice = "Restart the gate if this is right, or set geoip.accept_size_changes."
             mistakes.append(Mistake(name, None, "", f"{wrong} {advice}"))
     return mistakes

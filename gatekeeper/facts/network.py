@@ -14,24 +14,20 @@ from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
-from gatekeeper.facts.feed_files import LoadedFeeds, load_feeds
-from gatekeeper.facts.list_sizes import out_of_proportion
-from gatekeeper.facts.network_database import (
-    VIEWS,
-    Database,
-    open_database,
-    unreadable_source,
-)
+from gatekeeper.facts.feed_files import LoadedFeeds
+from gatekeeper.facts.network_database import VIEWS
 from gatekeeper.facts.network_layouts import RISK
-from gatekeeper.facts.network_lists import NetworkList, NetworkLists, load_lists
-from gatekeeper.policy.mistake import Mistake
+from gatekeeper.facts.network_sources import NetworkParts, load_parts
 from gatekeeper.policy.model import Lookup, NetworkFacts
 from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gatekeeper.facts.network_database import Database
+    from gatekeeper.facts.network_lists import NetworkList, NetworkLists
     from gatekeeper.facts.prefixes import IPAddress
+    from gatekeeper.policy.mistake import Mistake
     from gatekeeper.settings import Geoip
 
 _CACHED_ADDRESSES: Final = 65_536
@@ -75,8 +71,8 @@ class NetworkData:
         "_key",
         "_lists",
         "_lost",
-        "_sizes",
         "observe",
+        "parts",
         "problems",
         "revision",
         "sources",
@@ -135,57 +131,48 @@ class NetworkData:
                 for n in self._lists
             ),
         )
-        # Not of feeds: those were compared before they were put in place.
-        self._sizes = {d.source: d.entries for d in databases}
-        for each in lists:
-            self._sizes |= {f"{each.source}: {name}": size for name, size in each.sizes.items()}
+        self.parts = NetworkParts()
+        """The sources one by one, as far as they were loaded from files."""
         seen = "\n".join(f"{source.name} {source.revision}" for source in self.sources)
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(self._look_up)
         """Return the facts of a canonical address; at most 65,536 answers are remembered."""
 
     @classmethod
-    def load(cls, geoip: Geoip, *, secret: bytes, now_unix_s: float) -> NetworkData:
+    def load(
+        cls,
+        geoip: Geoip,
+        *,
+        secret: bytes,
+        now_unix_s: float,
+        previous: NetworkData | None = None,
+    ) -> NetworkData:
         """Load everything that the settings name; what cannot be loaded is in ``problems``.
 
-        A missing source does not stop the others: its views are answered ``unknown``.
+        A missing source does not stop the others: its views are answered ``unknown``, or as
+        ``previous`` data answered them.
         """
-        databases: list[Database] = []
-        lists: list[NetworkLists] = []
-        problems: list[Mistake] = []
-        lost: list[Lookup] = []
-        for path in geoip.databases:
-            database = open_database(path, now_unix_s=now_unix_s, max_age_days=geoip.max_age_days)
-            if isinstance(database, Mistake):
-                problems.append(database)
-                lost += unreadable_source(path.name)
-                continue
-            databases.append(database)
-            if database.stale:
-                age = f"This database is older than {geoip.max_age_days:g} days; it is not used."
-                problems.append(Mistake(str(path), None, "", age))
-        for path in geoip.networks:
-            loaded = load_lists(path)
-            if isinstance(loaded, NetworkLists):
-                lists.append(loaded)
-                continue
-            problems += loaded
-            lost += [Lookup(v, LookupStatus.UNKNOWN, path.name, "") for v in ("lists", "kind")]
+        last = None if previous is None else previous.parts
+        accept = previous is None or geoip.accept_size_changes
+        parts = load_parts(geoip, now_unix_s=now_unix_s, previous=last, accept_sizes=accept)
+        databases = list(parts.databases.values())
         stale_at = None
         if geoip.max_age_days is not None:
             life_s = geoip.max_age_days * _DAY_S
             stale_at = min(
                 (d.built_unix_s + life_s for d in databases if not d.stale), default=None
             )
-        return cls(
+        data = cls(
             databases,
-            lists,
+            list(parts.lists.values()),
             secret=secret,
-            problems=problems,
-            lost=lost,
+            problems=parts.problems,
+            lost=parts.lost,
             stale_at=stale_at,
-            feeds=load_feeds(geoip, now_unix_s=now_unix_s),
+            feeds=parts.feeds,
         )
+        data.parts = parts
+        return data
 
     @property
     def owners(self) -> frozenset[str] | None:
@@ -193,19 +180,6 @@ class NetworkData:
         if any(lookup.view == "lists" for lookup in self._lost):
             return None
         return frozenset().union(*(lists.owners for lists in self._lists))
-
-    def out_of_proportion(self, previous: NetworkData) -> list[Mistake]:
-        """Tell which sources shrank or grew beyond belief since ``previous`` (H37).
-
-        A source that could not be loaded is told by ``problems``, not here.
-        """
-        lost = {lookup.source for lookup in self._lost}
-        before = {
-            name: size
-            for name, size in previous._sizes.items()
-            if name.partition(": ")[0] not in lost
-        }
-        return out_of_proportion(before, self._sizes)
 
     def observe_client(self, client: ClientAddress) -> NetworkFacts:
         """Return the facts of a client; one that no proxy named has keys but no location."""

@@ -7,7 +7,7 @@ text file of prefixes, one a line. A source with any mistake is not used at all.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -83,6 +83,8 @@ class NetworkLists:
     _by_prefix: PrefixMap[NetworkList]
     lookups: dict[tuple[str, LookupStatus], Lookup]
     """Every way in which asking can end, made beforehand."""
+    files: tuple[Path, ...] = ()
+    """Files beside the source that hold lists of it."""
 
     @property
     def owners(self) -> frozenset[str]:
@@ -151,7 +153,8 @@ def _build(
             entry.owner_country,
         )
         parts.append((named, entry.asns, networks))
-    return mistakes or _compile(path, digest, parts)
+    files = tuple(path.parent / entry.file for entry in content.lists if entry.file is not None)
+    return mistakes or replace(_compile(path, digest, parts), files=files)
 
 
 def _problems(entry: _Entry, ids: set[str]) -> list[str]:

@@ -154,6 +154,9 @@ class Geoip(_Part):
     """Lists of AS numbers and prefixes with kind and owner."""
     max_age_days: Annotated[float, Field(gt=0)] | None = None
     """A database built longer ago answers ``unknown``; unset, age is only reported."""
+    accept_size_changes: bool = False
+    """Take files of ``databases`` and ``networks`` that shrink by a third or more than double while
+    the gate runs; otherwise their last good state serves on until a restart."""
     feeds: tuple[Feed, ...] = ()
     """What the update commands fetch. Databases of feeds are asked before ``databases``."""
     feeds_dir: Path = Path("var/feeds")

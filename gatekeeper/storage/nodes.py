@@ -60,9 +60,7 @@ class Nodes:
                 .values(row)
                 .on_conflict_do_update(index_elements=[NODES.c.id], set_=row)
             )
-            await connection.execute(
-                delete(NODES).where(NODES.c.seen_at < node.seen_at - _KEPT_S)
-            )
+            await connection.execute(delete(NODES).where(NODES.c.seen_at < node.seen_at - _KEPT_S))
 
     async def leave(self, node_id: str) -> None:
         """Take a gate that stops off the list."""

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import JSON, BigInteger, Column, Double, ForeignKey, String, Table, Text, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+)
 
 from gatekeeper.storage.database import RecordsError, take_numbers
 from gatekeeper.storage.schema import METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -85,9 +96,7 @@ class RuleHistory:
         async with self._database.reading() as connection:
             return await _latest(connection)
 
-    async def page(
-        self, *, before: int | None = None, limit: int = 100
-    ) -> tuple[Activation, ...]:
+    async def page(self, *, before: int | None = None, limit: int = 100) -> tuple[Activation, ...]:
         """Return activations, newest first, older than number ``before``."""
         query = select(*_COLUMNS).order_by(RULE_ACTIVATIONS.c.seq.desc()).limit(limit)
         if before is not None:
@@ -95,11 +104,12 @@ class RuleHistory:
         async with self._database.reading() as connection:
             return tuple(_activation(row) for row in await connection.execute(query))
 
-    async def knows(self, revision: str) -> bool:
-        """Tell whether a revision was ever in force."""
-        query = select(RULE_ACTIVATIONS.c.seq).where(RULE_ACTIVATIONS.c.revision == revision)
+    async def last_of(self, revision: str) -> int | None:
+        """Return the number of the last activation of a revision."""
+        query = select(func.max(RULE_ACTIVATIONS.c.seq))
         async with self._database.reading() as connection:
-            return await connection.scalar(query.limit(1)) is not None
+            found = await connection.scalar(query.where(RULE_ACTIVATIONS.c.revision == revision))
+        return None if found is None else int(found)
 
     async def texts(self, revision: str) -> dict[str, str] | None:
         """Return the files of a revision by name."""
@@ -154,8 +164,6 @@ async def _latest(connection: AsyncConnection) -> Activation | None:
     return None if row is None else _activation(row)
 
 
-def _activation(row: Row[tuple[object, ...]] | Sequence[object]) -> Activation:
+def _activation(row: Row[Any]) -> Activation:
     seq, revision, at, by, source, comment = row
-    return Activation(
-        int(str(seq)), str(revision), float(str(at)), str(by), Source(str(source)), str(comment)
-    )
+    return Activation(seq, revision, at, by, Source(source), comment)
