@@ -20,16 +20,19 @@ from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
+from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
+from gatekeeper.live.fleet import Identity, Live
+from gatekeeper.live.rules import RuleFiles
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
-from gatekeeper.policy.words import CredentialKind
+from gatekeeper.policy.words import CredentialKind, GateMode
 from gatekeeper.sources import (
     StartError,
     listener_tls,
-    load_snapshot,
+    load_rules,
     master_secret,
     public_url,
     records_url,
@@ -83,6 +86,8 @@ class App:
         self.ops_port = 0
         self.ready = False
         self.gate: Gate
+        self.live: Live
+        """What changes while calls are served, and how people change it."""
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
@@ -134,7 +139,10 @@ class App:
     async def _build(self, environ: Mapping[str, str]) -> None:
         settings, metrics = self.settings, self.metrics
         secret = master_secret(settings, environ)
-        snapshot = load_snapshot(settings, secret, self._unix_s())
+        texts, rules = load_rules(settings)
+        network_secret = derive(secret, "network")
+        network = NetworkData.load(settings.geoip, secret=network_secret, now_unix_s=self._unix_s())
+        snapshot = Snapshot.of(rules, network, GateMode(settings.mode))
         for problem in snapshot.network.problems:
             self._log.warning("network_data", problem=str(problem))
         for mistake in unknown_owners(snapshot.rules, snapshot.network):
@@ -180,6 +188,18 @@ class App:
             ),
             snapshot,
         )
+        self.live = Live(
+            self.gate,
+            settings,
+            RuleFiles.of(texts, rules),
+            records.database,
+            identity=Identity(f"{random.getrandbits(64):016x}", settings.name, self._unix_s()),
+            network_secret=network_secret,
+            clock=self._unix_s,
+            metrics=metrics,
+        )
+        await self.live.start()
+        self._spawn(self.live.run())
         self._declare_gauges(directory, log, limiter)
         await self._listen(log)
 
@@ -261,6 +281,12 @@ class App:
             lambda: len(self.gate.snapshot.network.problems),
         )
         self._declare_network_gauges()
+        self.metrics.gauges(
+            "gatekeeper_mode",
+            "1 for the mode in force, 0 for the others.",
+            ("mode",),
+            lambda: {(each.value,): each is self.gate.snapshot.mode for each in GateMode},
+        )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
 
@@ -357,6 +383,7 @@ async def serve(app: App) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, app.live.reload)
     await asked.wait()
     app.leave()
     await asyncio.sleep(app.settings.deadlines.readiness_s)

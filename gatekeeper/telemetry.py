@@ -54,6 +54,10 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_reloads": (
+        "New rules, network data or mode, and whether they took effect.",
+        ("what", "outcome"),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
@@ -182,6 +186,7 @@ def configure_logging(log: Log) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # else a line for each change
 
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -78,6 +78,11 @@ class Database:
         """Return an ``INSERT`` of this dialect, which knows ``on_conflict_do_...``."""
         return self._insert(table)
 
+    async def last_write(self) -> int:
+        """Return the number of the last write, which tells followers whether to look closer."""
+        async with self.reading() as connection:
+            return await connection.scalar(select(META.c.seq).where(META.c.id == 1)) or 0
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection to read from."""

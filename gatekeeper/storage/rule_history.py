@@ -165,5 +165,4 @@ async def _latest(connection: AsyncConnection) -> Activation | None:
 
 
 def _activation(row: Row[Any]) -> Activation:
-    seq, revision, at, by, source, comment = row
-    return Activation(seq, revision, at, by, Source(source), comment)
+    return Activation(row.seq, row.revision, row.at, row.by, Source(row.source), row.comment)
