@@ -23,7 +23,7 @@ from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
-from gatekeeper.live.fleet import Identity, Live
+from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.rules import RuleFiles
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
@@ -139,6 +139,7 @@ class App:
     async def _build(self, environ: Mapping[str, str]) -> None:
         settings, metrics = self.settings, self.metrics
         secret = master_secret(settings, environ)
+        watches = Watches.over(settings)
         texts, rules = load_rules(settings)
         network_secret = derive(secret, "network")
         network = NetworkData.load(settings.geoip, secret=network_secret, now_unix_s=self._unix_s())
@@ -193,6 +194,7 @@ class App:
             settings,
             RuleFiles.of(texts, rules),
             records.database,
+            watches,
             identity=Identity(f"{random.getrandbits(64):016x}", settings.name, self._unix_s()),
             network_secret=network_secret,
             clock=self._unix_s,

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _STEP_MS: Final = 50
 _DEBOUNCE_MS: Final = 400
 RESCAN_S: Final = 2.0
-SETTLE_S: Final = 0.25
-"""Longer than any program waits between two writes of one change."""
+_SETTLE_S: Final = 0.25
 
 Look: TypeAlias = "tuple[tuple[str, int, int, int, int, int], ...]"
 """Of each file: path, device, inode, size, times of content and inode. Missing ones are absent."""
@@ -58,6 +57,11 @@ def look_at(paths: Iterable[Path]) -> Look:
     return tuple(found)
 
 
+async def settle() -> None:
+    """Wait for longer than any program does between two writes of one change."""
+    await asyncio.sleep(_SETTLE_S)
+
+
 class FileWatch:
     """Watches files by the folders they are in.
 
@@ -69,23 +73,28 @@ class FileWatch:
         folders: Callable[[], Iterable[Path]],
         files: Callable[[], Iterable[Path]],
         *,
-        settle_s: float = SETTLE_S,
+        pause: Callable[[], Awaitable[None]] = settle,
         rescan_s: float = RESCAN_S,
         listen: bool = True,
     ) -> None:
         """Take the files as they are now for known: make it before reading them.
 
-        ``listen`` tells whether to ask the kernel, or to look now and then only.
+        Files that do not change over one ``pause`` are at rest. ``listen`` tells whether to ask
+        the kernel, or to look now and then only.
         """
         self._folders = folders
         self._files = files
-        self._settle_s = settle_s
+        self._pause = pause
         self._rescan_s = rescan_s
         self._listen = listen
         self._wake = asyncio.Event()
         self._asked = False
         self._known = self._look()
         self._log = structlog.get_logger("gatekeeper")
+
+    def also(self, files: Callable[[], Iterable[Path]]) -> None:
+        """Watch what ``files`` names from now on, instead of what was named before."""
+        self._files = files
 
     def ask(self) -> None:
         """Report at the next look, changed or not."""
@@ -108,11 +117,12 @@ class FileWatch:
                     async with asyncio.timeout(self._rescan_s):
                         await self._wake.wait()
                 self._wake.clear()
-                await self._report(read)
+                await self.look(read)
         finally:
             await _stop(ears, deaf)
 
-    async def _report(self, read: Callable[[Cause], Awaitable[None]]) -> None:
+    async def look(self, read: Callable[[Cause], Awaitable[None]]) -> None:
+        """Look once; call ``read`` when the files have changed and come to rest."""
         now = await asyncio.to_thread(self._look)
         if now == self._known and not self._asked:
             return
@@ -127,7 +137,7 @@ class FileWatch:
 
     async def _at_rest(self, now: Look) -> Look:
         while True:
-            await asyncio.sleep(self._settle_s)
+            await self._pause()
             before, now = now, await asyncio.to_thread(self._look)
             if now == before:
                 return now

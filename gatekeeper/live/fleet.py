@@ -11,8 +11,8 @@ import structlog
 from gatekeeper import __version__
 from gatekeeper.live.desk import RuleDesk
 from gatekeeper.live.modes import ModeDesk, ModeKeeper
-from gatekeeper.live.networks import NetworkKeeper
-from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper
+from gatekeeper.live.networks import NetworkKeeper, watch_networks
+from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper, watch_rules
 from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.controls import Controls
@@ -23,7 +23,7 @@ from gatekeeper.storage.rule_history import RuleHistory
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gatekeeper.live.files import Cause
+    from gatekeeper.live.files import Cause, FileWatch
     from gatekeeper.live.outcome import Judging
     from gatekeeper.live.rules import RuleFiles
     from gatekeeper.settings import Settings
@@ -34,6 +34,19 @@ FOLLOW_S: Final = 0.5
 """How soon this gate sees what another one, or a command, wrote into the records."""
 TELL_S: Final = 5.0
 """How often a gate says that it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watches:
+    """The watches over files; made before these are read, so that no change is missed."""
+
+    rules: FileWatch
+    networks: FileWatch
+
+    @classmethod
+    def over(cls, settings: Settings) -> Watches:
+        """Watch what the settings name."""
+        return cls(watch_rules(settings.rules_dir), watch_networks(settings.geoip))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class Live:
         settings: Settings,
         files: RuleFiles,
         database: Database,
+        watches: Watches,
         *,
         identity: Identity,
         network_secret: bytes,
@@ -77,9 +91,15 @@ class Live:
             name=identity.name,
             clock=clock,
             metrics=metrics,
+            watch=watches.rules,
         )
         self.networks = NetworkKeeper(
-            gate, settings.geoip, secret=network_secret, clock=clock, metrics=metrics
+            gate,
+            settings.geoip,
+            secret=network_secret,
+            clock=clock,
+            metrics=metrics,
+            watch=watches.networks,
         )
         self.modes = ModeKeeper(gate, controls, GateMode(settings.mode), metrics)
         self.rule_desk = RuleDesk(self.rules, history)

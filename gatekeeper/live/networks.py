@@ -10,6 +10,7 @@ import structlog
 
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.facts.network_database import MANIFEST
+from gatekeeper.facts.network_sources import NetworkParts
 from gatekeeper.live.files import FileWatch
 from gatekeeper.live.outcome import Outcome, Refusal, What
 from gatekeeper.sources import unknown_owners
@@ -38,7 +39,7 @@ class NetworkKeeper:
         secret: bytes,
         clock: Callable[[], float],
         metrics: Metrics,
-        watch: FileWatch | None = None,
+        watch: FileWatch,
     ) -> None:
         """Start from what the gate has; ``secret`` keys the digests of addresses."""
         self._gate = gate
@@ -49,9 +50,8 @@ class NetworkKeeper:
         self._changing = asyncio.Lock()
         self._aged_at = 0.0
         self._log = structlog.get_logger("gatekeeper")
-        self.watch = watch or FileWatch(
-            lambda: network_folders(geoip), lambda: network_files(geoip, gate.snapshot.network)
-        )
+        self.watch = watch
+        watch.also(lambda: network_files(geoip, gate.snapshot.network.parts))
         self.last_refused: Refusal | None = None
         """Why some source serves its last good state; ``None`` when none does."""
 
@@ -105,10 +105,15 @@ def network_folders(geoip: Geoip) -> set[Path]:
     return folders | {geoip.feeds_dir} if geoip.feeds else folders
 
 
-def network_files(geoip: Geoip, data: NetworkData) -> set[Path]:
-    """Return the files whose change changes ``data``; a feed's are named by its manifest."""
+def watch_networks(geoip: Geoip) -> FileWatch:
+    """Return a watch over databases and lists; make it before they are read."""
+    return FileWatch(lambda: network_folders(geoip), lambda: network_files(geoip, NetworkParts()))
+
+
+def network_files(geoip: Geoip, parts: NetworkParts) -> set[Path]:
+    """Return the files whose change changes the data; those of feeds are named by a manifest."""
     files = {*geoip.databases, *geoip.networks}
     files |= {folder / MANIFEST for folder in network_folders(geoip)}
-    for lists in data.parts.lists.values():
+    for lists in parts.lists.values():
         files |= set(lists.files)
     return files

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gatekeeper.gate import Snapshot
-from gatekeeper.live.files import Cause, FileWatch
+from gatekeeper.live.files import Cause, FileWatch, look_at
 from gatekeeper.live.outcome import Outcome, Refusal, What
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import rule_changes, weakened_embargoes
@@ -55,9 +55,15 @@ class RuleFiles:
         return rules if isinstance(rules, list) else cls.of(texts, rules)
 
     @classmethod
-    def read(cls, directory: Path) -> RuleFiles | list[Mistake]:
-        """Read and compile a directory; slow, so call it in a thread."""
+    def read(cls, directory: Path) -> RuleFiles | list[Mistake] | None:
+        """Read and compile a directory; slow, so call it in a thread.
+
+        ``None`` when files changed meanwhile: what was read may never have stood there together.
+        """
+        before = look_at(rule_files(directory))
         texts = read_texts(directory)
+        if look_at(rule_files(directory)) != before:
+            return None
         return texts if isinstance(texts, list) else cls.parse(texts)
 
 
@@ -75,7 +81,7 @@ class RuleKeeper:
         name: str,
         clock: Callable[[], float],
         metrics: Metrics,
-        watch: FileWatch | None = None,
+        watch: FileWatch,
     ) -> None:
         """Start from ``files``, the rules that the gate was built with."""
         self._gate = gate
@@ -92,7 +98,7 @@ class RuleKeeper:
         self._metrics = metrics
         self._changing = asyncio.Lock()
         self._log = structlog.get_logger("gatekeeper")
-        self.watch = watch or FileWatch(lambda: (directory,), lambda: rule_files(directory))
+        self.watch = watch
         self._bad_files: Refusal | None = None
         self._bad_activation: Refusal | None = None
         self._seen = 0
@@ -153,6 +159,10 @@ class RuleKeeper:
         """Read our files; activate them if they say something else than before, or if asked to."""
         async with self._changing:
             read = await asyncio.to_thread(RuleFiles.read, self._directory)
+            if read is None:  # the watch sees it too, but would not know that somebody asked
+                if cause is Cause.ASKED:
+                    self.watch.ask()
+                return
             if isinstance(read, list):
                 self._bad_files = self._refusal(read)
                 return
@@ -271,6 +281,11 @@ class RuleKeeper:
                 serving=self.rules.revision,
                 hint="others were activated since; send SIGHUP to activate the files of this gate",
             )
+
+
+def watch_rules(directory: Path) -> FileWatch:
+    """Return a watch over a directory of rules; make it before they are read."""
+    return FileWatch(lambda: (directory,), lambda: rule_files(directory))
 
 
 def rule_files(directory: Path) -> list[Path]:
