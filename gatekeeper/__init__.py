@@ -6,6 +6,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
 ``management``     the management API: operations, roles, audit, OpenAPI
+``live``           follows what changes under way: rule files, network data, the records
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
 ``ops``            the listener of probes and metrics
 ``gate``           the path of one request

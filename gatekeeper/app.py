@@ -21,8 +21,11 @@ from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
+from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
+from gatekeeper.live.fleet import Identity, Live, Watches
+from gatekeeper.live.rules import RuleFiles
 from gatekeeper.management.decisions import DecisionDesk
 from gatekeeper.management.listening import listening_admin
 from gatekeeper.management.services import Services, Subkeys
@@ -30,12 +33,12 @@ from gatekeeper.management.status import Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
-from gatekeeper.policy.words import CredentialKind
+from gatekeeper.policy.words import CredentialKind, GateMode
 from gatekeeper.sources import (
     StartError,
     admin_tls,
     listener_tls,
-    load_snapshot,
+    load_rules,
     master_secret,
     public_url,
     records_url,
@@ -62,6 +65,7 @@ from gatekeeper.verification.pages import VerificationPages
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from gatekeeper.facts.network import NetworkSource
     from gatekeeper.settings import Listener, Settings
 
 _REFRESH_S: Final = 0.5
@@ -99,6 +103,8 @@ class App:
         """Port of the management API; 0 when it is switched off."""
         self.ready = False
         self.gate: Gate
+        self.live: Live
+        """What changes while calls are served, and how people change it."""
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
@@ -150,7 +156,11 @@ class App:
     async def _build(self, environ: Mapping[str, str]) -> None:
         settings, metrics = self.settings, self.metrics
         secret = master_secret(settings, environ)
-        snapshot = load_snapshot(settings, secret, self._unix_s())
+        watches = Watches.over(settings)
+        texts, rules = load_rules(settings)
+        network_secret = derive(secret, "network")
+        network = NetworkData.load(settings.geoip, secret=network_secret, now_unix_s=self._unix_s())
+        snapshot = Snapshot.of(rules, network, GateMode(settings.mode))
         for problem in snapshot.network.problems:
             self._log.warning("network_data", problem=str(problem))
         for mistake in unknown_owners(snapshot.rules, snapshot.network):
@@ -202,7 +212,20 @@ class App:
             ),
             snapshot,
         )
-        self._declare_gauges(directory, log, limiter, snapshot)
+        self.live = Live(
+            self.gate,
+            settings,
+            RuleFiles.of(texts, rules),
+            records.database,
+            watches,
+            identity=Identity(f"{random.getrandbits(64):016x}", settings.name, self._unix_s()),
+            network_secret=network_secret,
+            clock=self._unix_s,
+            metrics=metrics,
+        )
+        await self.live.start()
+        self._spawn(self.live.run())
+        self._declare_gauges(directory, log, limiter)
         metrics.gauge(
             "gatekeeper_usage_waiting", "Rows of usage not yet recorded.", lambda: usage.waiting
         )
@@ -316,7 +339,7 @@ class App:
         await directory.refresh(self._unix_s())
 
     def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter, snapshot: Snapshot
+        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter
     ) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
@@ -338,10 +361,47 @@ class App:
         gauge(
             "gatekeeper_network_problems",
             "Databases and lists that could not be used.",
-            lambda: len(snapshot.network.problems),
+            lambda: len(self.gate.snapshot.network.problems),
+        )
+        self._declare_network_gauges()
+        self.metrics.gauges(
+            "gatekeeper_mode",
+            "1 for the mode in force, 0 for the others.",
+            ("mode",),
+            lambda: {(each.value,): each is self.gate.snapshot.mode for each in GateMode},
         )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
+
+    def _declare_network_gauges(self) -> None:
+        """Tell what each database and list in force is; of two with one name, the last."""
+        gauges = self.metrics.gauges
+
+        def sources() -> tuple[NetworkSource, ...]:
+            return self.gate.snapshot.network.sources
+
+        gauges(
+            "gatekeeper_network_source_age_seconds",
+            "Time since a database was built, or a fetched list confirmed by its source.",
+            ("source",),
+            lambda: {
+                (each.name,): max(0.0, self._unix_s() - each.as_of_unix_s)
+                for each in sources()
+                if each.as_of_unix_s is not None
+            },
+        )
+        gauges(
+            "gatekeeper_network_source_entries",
+            "Nodes of a database, or AS numbers and prefixes of lists.",
+            ("source",),
+            lambda: {(each.name,): each.entries for each in sources()},
+        )
+        gauges(
+            "gatekeeper_network_source_info",
+            "Always 1; the revision of each database and list in force.",
+            ("source", "revision"),
+            lambda: {(each.name, each.revision): 1 for each in sources()},
+        )
 
     async def _listen(self, log: DecisionLog) -> None:
         loop = asyncio.get_running_loop()
@@ -405,6 +465,7 @@ async def serve(app: App) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, app.live.reload)
     await asked.wait()
     app.leave()
     await asyncio.sleep(app.settings.deadlines.readiness_s)

@@ -23,9 +23,10 @@ from gatekeeper.policy.model import Call, Credential, Facts
 from gatekeeper.policy.pricing import PriceBook
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
-from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, Reason, Verdict
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.storage.limiter import Reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -57,22 +58,26 @@ _FORWARDED_LINES: Final = {
     ForwardedHeader.X_FORWARDED_FOR: "x-forwarded-for",
     ForwardedHeader.FORWARDED: "forwarded",
 }
+_NOTHING_HELD: Final = Reserved(None, ())
 _UNREAD: Final = Credential(CredentialKind.NONE, CredentialStatus.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one request is judged by, swapped as a whole: rules and network data."""
+    """What one request is judged by, swapped as a whole: rules, network data, mode."""
 
     rules: RuleSet
     network: NetworkData
     planner: LimitPlanner
     prices: PriceBook
+    mode: GateMode
 
     @classmethod
-    def of(cls, rules: RuleSet, network: NetworkData) -> Snapshot:
+    def of(
+        cls, rules: RuleSet, network: NetworkData, mode: GateMode = GateMode.ENFORCE
+    ) -> Snapshot:
         """Work out what can be worked out once."""
-        return cls(rules, network, LimitPlanner(rules), PriceBook(rules))
+        return cls(rules, network, LimitPlanner(rules), PriceBook(rules), mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,6 @@ class Gate:
         """Calls under way."""
         self._drained: asyncio.Future[None] | None = None
         self._parts = parts
-        self._observe = parts.settings.mode == "observe"
 
     async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         """Answer one request of a listener."""
@@ -173,21 +177,22 @@ class Gate:
         network = parts.directory.placed(network, client, account)
         call = Call(head.method, path, dialect.name, client=head.client)
         facts = Facts(at.unix_s, network, credential, account, call)
-        standing = screen(facts, now.rules)
-        if stops(standing, observe=self._observe):  # nothing spent, no body read
+        standing = screen(facts, now.rules, now.mode)
+        if stops(standing, mode=now.mode):  # nothing spent, no body read
             return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
 
         taken = await take(request, head, dialect, parts.routes, parts.settings)
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)
         facts = replace(facts, call=_asked(call, taken, now.prices))
-        view = view_of(facts)
-        standing = assess(facts, view, now.rules, standing)
-        if stops(standing, observe=self._observe):
-            return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
-
-        claims = now.planner.claims(facts, standing, view)
-        reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
+        reserved = _NOTHING_HELD
+        if now.mode is not GateMode.BYPASS:
+            view = view_of(facts)
+            standing = assess(facts, view, now.rules, standing)
+            if stops(standing, mode=now.mode):
+                return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+            claims = now.planner.claims(facts, standing, view)
+            reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
         admitted = False
         try:
             decision = self._decide(case, standing, facts, reserved.statuses)
@@ -213,7 +218,7 @@ class Gate:
         decision = self._concluded(case, standing, facts, limits)
         if decision.admits and not parts.log.accepting:
             decision = self._concluded(case, outright(Reason.SERVICE_UNAVAILABLE), facts, ())
-        parts.log.append(encode_record(to_record(decision, facts, observe=self._observe)))
+        parts.log.append(encode_record(to_record(decision, facts, mode=case.now.mode)))
         parts.metrics.count(
             "gatekeeper_decisions",
             decision.verdict.word,
@@ -240,7 +245,7 @@ class Gate:
             case.now.rules,
             decision_id=case.id,
             at=facts.at,
-            observe=self._observe,
+            mode=case.now.mode,
         )
 
     def _refuse_outright(

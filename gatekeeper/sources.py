@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from gatekeeper.facts.network import NetworkData
-from gatekeeper.gate import Snapshot
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.storage.rule_store import archive, read_texts
-from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
+from gatekeeper.storage.secrets import load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, Upstream
 
@@ -91,8 +90,8 @@ def unknown_owners(rules: RuleSet, network: NetworkData) -> list[Mistake]:
     ]
 
 
-def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snapshot:
-    """Read rules and network data; raises :class:`StartError` for rules that are wrong."""
+def load_rules(settings: Settings) -> tuple[Mapping[str, str], RuleSet]:
+    """Read and archive the rule files; raises :class:`StartError` for rules that are wrong."""
     texts = read_texts(settings.rules_dir)
     rules: RuleSet | list[Mistake] = texts if isinstance(texts, list) else parse_rules(texts)
     if isinstance(texts, list) or isinstance(rules, list):
@@ -101,10 +100,7 @@ def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snaps
         archive(rules_archive(settings), rules.revision, texts)
     except OSError as error:
         raise StartError([_unwritable(settings, error)]) from error
-    network = NetworkData.load(
-        settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
-    )
-    return Snapshot.of(rules, network)
+    return texts, rules
 
 
 def listener_tls(listener: Listener) -> ssl.SSLContext | None:

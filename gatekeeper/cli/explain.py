@@ -30,6 +30,7 @@ from gatekeeper.policy.decide import conclude, judge
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import FieldType, view_of
+from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.decision_files import find
 from gatekeeper.storage.decision_log import encode_record
@@ -105,7 +106,9 @@ def _judged(facts: Facts, rules: RuleSet) -> Decision:
         claim.status(claim.quota.burst - claim.amount, claim.quota.wait_s(0, 0, claim.amount))
         for claim in claims
     )
-    return conclude(standing, limits, rules, decision_id=_EXPLAINED, at=facts.at, observe=False)
+    return conclude(
+        standing, limits, rules, decision_id=_EXPLAINED, at=facts.at, mode=GateMode.ENFORCE
+    )
 
 
 def _described(assignments: tuple[str, ...], address: str | None, settings: Settings) -> Facts:
@@ -158,7 +161,7 @@ def _recorded(decision_id: str, settings: Settings, rules: RuleSet, *, as_json: 
         click.echo(replay, err=True)
         raise SystemExit(FAILED)
     recorded, same = replay.recorded, replay.same
-    _show(replay.decision, recorded.facts, as_json=as_json, observe=recorded.observe, same=same)
+    _show(replay.decision, recorded.facts, as_json=as_json, mode=recorded.mode, same=same)
     if replay.now is not None and not as_json:
         click.echo(f"By today's rules ({rules.revision}): {replay.now.verdict.word}")
     if not same:
@@ -170,11 +173,11 @@ def _show(
     facts: Facts,
     *,
     as_json: bool,
-    observe: bool = False,
+    mode: GateMode = GateMode.ENFORCE,
     same: bool | None = None,
 ) -> None:
     if as_json:
-        record = to_record(decision, facts, observe=observe)
+        record = to_record(decision, facts, mode=mode)
         if same is not None:
             record["same_verdict_offline"] = same
         click.echo(encode_record(record).decode(), nl=False)
@@ -223,6 +226,8 @@ def _show(
     out.print(f" ({decision.reason})" if decision.reason else "")
     out.print(f"With shadow rules: {decision.shadow_verdict.word}")
     out.print(f"Rules: {decision.rules_revision}")
+    if mode is not GateMode.ENFORCE:
+        out.print(f"Mode: {mode}")
     if decision.obligation is not None:
         out.print(f"Needs: {decision.obligation.assurance} (by {decision.obligation.rule})")
     if same is not None:

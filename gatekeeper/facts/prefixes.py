@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,6 +12,8 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 T = TypeVar("T")
 
+_V4 = 4
+_V4_BITS, _V6_BITS = 32, 128
 _MAPPED_BITS = 96
 _MAPPED_HIGH = 0xFFFF
 
@@ -49,14 +51,32 @@ class PrefixMap(Generic[T]):
     __slots__ = ("_v4", "_v6")
 
     def __init__(self, entries: Iterable[tuple[IPNetwork, T]]) -> None:
+        self._fill(
+            (network.version, int(network.network_address), network.prefixlen, value)
+            for network, value in entries
+        )
+
+    @classmethod
+    def of_numbers(cls, prefixes: Iterable[tuple[int, int, int]], value: T) -> Self:
+        """Return a map in which each prefix (version, address, length) has the same value."""
+        made = cls(())
+        made._fill((*prefix, value) for prefix in prefixes)
+        return made
+
+    def _fill(self, entries: Iterable[tuple[int, int, int, T]]) -> None:
         tables: dict[tuple[int, int], dict[int, tuple[T, ...]]] = {}
-        for network, value in entries:
-            shift = network.max_prefixlen - network.prefixlen
-            table = tables.setdefault((network.version, shift), {})
-            key = int(network.network_address) >> shift
-            table[key] = (*table.get(key, ()), value)
-        self._v4 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == 4)  # noqa: PLR2004 - IP version
-        self._v6 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == 6)  # noqa: PLR2004 - IP version
+        alone: dict[
+            int, tuple[T, ...]
+        ] = {}  # one tuple for all prefixes of a list: half the memory
+        for version, number, length, value in entries:
+            shift = (_V4_BITS if version == _V4 else _V6_BITS) - length
+            table = tables.setdefault((version, shift), {})
+            key = number >> shift
+            before = table.get(key)
+            single = alone.setdefault(id(value), (value,))
+            table[key] = single if before is None else (*before, value)
+        self._v4 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == _V4)
+        self._v6 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v != _V4)
 
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)

@@ -243,7 +243,7 @@ def _word(decision: Judged) -> Any:
 
 def _judged(replay: Replay) -> dict[str, Any]:
     recorded = replay.recorded
-    record = to_record(replay.decision, recorded.facts, observe=recorded.observe)
+    record = to_record(replay.decision, recorded.facts, mode=recorded.mode)
     del record["facts"]
     plain: dict[str, Any] = json.loads(encode_record(record))
     return plain

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from gatekeeper.policy.countries import country_problem
+from gatekeeper.settings import DATABASE_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from gatekeeper.settings import SecretSource, Settings
+    from gatekeeper.settings import Feed, SecretSource, Settings
     from gatekeeper.settings.shape import Place
 
 
@@ -216,6 +219,57 @@ def _cors(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(("cors", "allow_origins", index), message)
 
 
+def _feeds(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    feeds = settings.geoip.feeds
+    for number, feed in enumerate(feeds):
+        place: Place = ("geoip", "feeds", number)
+        if feed.id in {other.id for other in feeds[:number]}:
+            yield Problem((*place, "id"), "This is listed twice.")
+        yield from _feed_source(place, feed)
+        if feed.format == DATABASE_FORMAT and (feed.kind or feed.owner):
+            yield Problem(place, "A database says itself what kind and whose a network is.")
+        if feed.owner_country is not None:
+            if feed.owner is None:
+                yield Problem((*place, "owner_country"), "This needs an owner.")
+            if problem := country_problem(feed.owner_country):
+                yield Problem((*place, "owner_country"), problem)
+
+
+def _feed_source(place: Place, feed: Feed) -> Iterator[Problem]:
+    if (feed.url is None) == (feed.file is None):
+        yield Problem(place, "This needs exactly one of url and file.")
+    if feed.url is not None and (wrong := _wrong_with_feed_url(feed.url)):
+        yield Problem((*place, "url"), wrong)
+    if feed.credential is not None:
+        if feed.url is None:
+            yield Problem((*place, "credential"), "Only a url needs one.")
+        if (feed.credential.env is None) == (feed.credential.file is None):
+            yield Problem((*place, "credential"), "This needs exactly one of env and file.")
+
+
+def _wrong_with_feed_url(url: str) -> str | None:
+    base, _, _query = url.partition("?")  # MaxMind tells the packing by a query
+    base = base.replace("{year}", "2000").replace("{month}", "01")
+    if wrong := _wrong_with_url(base):
+        return wrong
+    parts = urlsplit(base)
+    if "#" in url or "{" in base or "}" in base:
+        return "This must not have a fragment, nor braces other than {year} and {month}."
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        return "This must be https: what is altered on the way would decide who is refused."
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name of a URL can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
@@ -228,6 +282,7 @@ CONSISTENCY: Final = (
     Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
+    Check(frozenset({"geoip"}), _feeds),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
 

@@ -104,6 +104,11 @@ class Database:
         """Return an ``INSERT`` of this dialect, which knows ``on_conflict_do_...``."""
         return self._insert(table)
 
+    async def last_write(self) -> int:
+        """Return the number of the last write, which tells followers whether to look closer."""
+        async with self.reading() as connection:
+            return await connection.scalar(select(META.c.seq).where(META.c.id == 1)) or 0
+
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
         """Make one transaction of every read and write inside; all or nothing of it is kept.
