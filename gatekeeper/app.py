@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import secrets
 import signal
 import time
 from functools import partial
@@ -34,8 +35,12 @@ from gatekeeper.sources import (
     public_url,
     records_url,
     route_of,
+    try_rules,
     unknown_owners,
+    vendor_of,
 )
+from gatekeeper.storage.cases import Cases
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.records import Records
@@ -43,6 +48,7 @@ from gatekeeper.storage.secrets import derive
 from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import RouteTable
+from gatekeeper.verification.flow import CaseFlow
 from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.pages import VerificationPages
 
@@ -53,6 +59,9 @@ if TYPE_CHECKING:
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
+_RECONCILE_S: Final = 10.0
+"""Longest pause between two looks for cases whose time has come."""
+_FORGET_S: Final = 3_600.0
 _TLS_GOODBYE_S: Final = 2.0
 """How long a closed TLS connection waits for its peer's own close."""
 _YOUNG_OBJECTS: Final = 20_000
@@ -68,6 +77,11 @@ def system_clock() -> Moment:
 def new_id(at: Moment) -> str:
     """Return a decision id: milliseconds, so that ids sort by time, then 64 bits of chance."""
     return f"dec_{int(at.unix_s * 1_000):012x}{random.getrandbits(64):016x}"
+
+
+def new_case_id() -> str:
+    """Return the id of a case, too long to guess."""
+    return f"case_{secrets.token_hex(13)}"
 
 
 class App:
@@ -159,6 +173,7 @@ class App:
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
+        flow = await self._verification(records, directory, environ)
         self.gate = Gate(
             Parts(
                 settings=settings,
@@ -175,7 +190,7 @@ class App:
                 ),
                 links=links,
                 metrics=metrics,
-                own_page=VerificationPages(links, settings.step_up.support).page,
+                own_page=self._pages(links, flow).answer,
             ),
             snapshot,
         )
@@ -209,6 +224,50 @@ class App:
         for issuer in issuers:
             self._spawn(issuer.keys.run())
         return JwtVerifier(issuers, subkey=derive(secret, "tokens"))
+
+    async def _verification(
+        self, records: Records, directory: Directory, environ: Mapping[str, str]
+    ) -> CaseFlow:
+        """Build the loop of step-up, and look after cases whose webhook does not come."""
+        step_up = self.settings.step_up
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._exit.push_async_callback(session.close)
+        vendor = vendor_of(step_up, environ, session)
+        if step_up.vendor == "sandbox":
+            self._log.warning(
+                "sandbox_vendor",
+                hint="step_up.vendor is sandbox: no identity is checked, whoever opens the link "
+                "of a refusal chooses the result. Never use it where it matters",
+            )
+        flow = CaseFlow(
+            Cases(records.database),
+            vendor,
+            try_rules(step_up),
+            new_case_id=new_case_id,
+            refresh=directory.refresh,
+            metrics=self.metrics,
+        )
+        self._spawn(self._look_after(flow))
+        return flow
+
+    def _pages(self, links: LinkSigner, flow: CaseFlow) -> VerificationPages:
+        step_up = self.settings.step_up
+        return VerificationPages(
+            links, flow, self.metrics, support=step_up.support, late_s=flow.rules.pending_s
+        )
+
+    async def _look_after(self, flow: CaseFlow) -> None:
+        forgotten_at = 0.0
+        while True:
+            await asyncio.sleep(_RECONCILE_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            at = self._unix_s()
+            try:
+                await flow.reconcile(at)
+                if at - forgotten_at > _FORGET_S:
+                    forgotten_at = at
+                    await flow.forget(at)
+            except RecordsError as error:
+                self._log.warning("verification_cases", problem=str(error))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

@@ -52,6 +52,11 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_verification_cases": ("What happened to identity checks.", ("event",)),
+    "gatekeeper_webhooks": (
+        "Webhooks of identity vendors, and what became of them.",
+        ("vendor", "outcome"),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
