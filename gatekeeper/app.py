@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import secrets
 import signal
 import time
 from functools import partial
@@ -40,7 +39,6 @@ from gatekeeper.sources import (
     vendor_of,
 )
 from gatekeeper.storage.cases import Cases
-from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.records import Records
@@ -48,9 +46,8 @@ from gatekeeper.storage.secrets import derive
 from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import RouteTable
-from gatekeeper.verification.flow import CaseFlow
 from gatekeeper.verification.links import LinkSigner
-from gatekeeper.verification.pages import VerificationPages
+from gatekeeper.verification.service import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -59,9 +56,6 @@ if TYPE_CHECKING:
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
-_RECONCILE_S: Final = 10.0
-"""Longest pause between two looks for cases whose time has come."""
-_FORGET_S: Final = 3_600.0
 _TLS_GOODBYE_S: Final = 2.0
 """How long a closed TLS connection waits for its peer's own close."""
 _YOUNG_OBJECTS: Final = 20_000
@@ -79,11 +73,6 @@ def new_id(at: Moment) -> str:
     return f"dec_{int(at.unix_s * 1_000):012x}{random.getrandbits(64):016x}"
 
 
-def new_case_id() -> str:
-    """Return the id of a case, too long to guess."""
-    return f"case_{secrets.token_hex(13)}"
-
-
 class App:
     """A gate with its listeners. Use ``async with await App.start(...)``, or :func:`serve`."""
 
@@ -96,6 +85,7 @@ class App:
         self.ops_port = 0
         self.ready = False
         self.gate: Gate
+        self.verification: Verification
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
@@ -173,7 +163,7 @@ class App:
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
-        flow = await self._verification(records, directory, environ)
+        self.verification = await self._verification(records, directory, links, environ)
         self.gate = Gate(
             Parts(
                 settings=settings,
@@ -190,7 +180,7 @@ class App:
                 ),
                 links=links,
                 metrics=metrics,
-                own_page=self._pages(links, flow).answer,
+                own_page=self.verification.pages.answer,
             ),
             snapshot,
         )
@@ -226,48 +216,22 @@ class App:
         return JwtVerifier(issuers, subkey=derive(secret, "tokens"))
 
     async def _verification(
-        self, records: Records, directory: Directory, environ: Mapping[str, str]
-    ) -> CaseFlow:
-        """Build the loop of step-up, and look after cases whose webhook does not come."""
+        self, records: Records, directory: Directory, links: LinkSigner, environ: Mapping[str, str]
+    ) -> Verification:
         step_up = self.settings.step_up
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self._exit.push_async_callback(session.close)
-        vendor = vendor_of(step_up, environ, session)
-        if step_up.vendor == "sandbox":
-            self._log.warning(
-                "sandbox_vendor",
-                hint="step_up.vendor is sandbox: no identity is checked, whoever opens the link "
-                "of a refusal chooses the result. Never use it where it matters",
-            )
-        flow = CaseFlow(
+        verification = Verification(
             Cases(records.database),
-            vendor,
+            vendor_of(step_up, environ, session),
             try_rules(step_up),
-            new_case_id=new_case_id,
+            links=links,
+            support=step_up.support,
             refresh=directory.refresh,
             metrics=self.metrics,
         )
-        self._spawn(self._look_after(flow))
-        return flow
-
-    def _pages(self, links: LinkSigner, flow: CaseFlow) -> VerificationPages:
-        step_up = self.settings.step_up
-        return VerificationPages(
-            links, flow, self.metrics, support=step_up.support, late_s=flow.rules.pending_s
-        )
-
-    async def _look_after(self, flow: CaseFlow) -> None:
-        forgotten_at = 0.0
-        while True:
-            await asyncio.sleep(_RECONCILE_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            at = self._unix_s()
-            try:
-                await flow.reconcile(at)
-                if at - forgotten_at > _FORGET_S:
-                    forgotten_at = at
-                    await flow.forget(at)
-            except RecordsError as error:
-                self._log.warning("verification_cases", problem=str(error))
+        self._spawn(verification.run(self._unix_s, random.random))
+        return verification
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

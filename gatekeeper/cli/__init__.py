@@ -6,10 +6,12 @@ import click
 
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
+from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.sandbox import sandbox_vendor
 from gatekeeper.cli.serve import serve
 
 
@@ -26,5 +28,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts):
+for _command in (serve, check, explain, geoip, keys, accounts, cases, sandbox_vendor):
     main.add_command(_command)

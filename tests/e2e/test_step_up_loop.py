@@ -8,7 +8,6 @@ import pytest
 from support.gates import eventually
 from support.vendors import (
     gate_with,
-    opened,
     passes,
     press,
     refused_link,
