@@ -39,6 +39,7 @@ _REFUSED_PER_MINUTE: Final = 60
 _READ: Final = frozenset({"GET", "HEAD"})
 _SAME_SITE: Final = frozenset({"", "same-origin", "none"})
 _AGAIN: Final = "Send the refused request again: its answer holds a new link."
+_TRY_AGAIN: Final = f"To try once more, {_AGAIN[0].lower()}{_AGAIN[1:]}"
 _LEVELS: Final = {
     Assurance.NONE: "none",
     Assurance.IAL1: "basic (ial1)",
@@ -216,7 +217,7 @@ class VerificationPages:
                 tone=Tone.GOOD,
             )
         if case.state is CaseState.REJECTED:
-            text = ("The check did not confirm your identity.", f"To try again: {_AGAIN}")
+            text = ("The check did not confirm your identity.", _TRY_AGAIN)
             return Page(
                 "Your identity could not be verified",
                 text,
@@ -225,7 +226,7 @@ class VerificationPages:
                 tone=Tone.BAD,
             )
         if case.state is CaseState.EXPIRED:
-            text = ("The check ended without a result.", f"To try again: {_AGAIN}")
+            text = ("The check ended without a result.", _TRY_AGAIN)
             return Page("The verification has ended", text, rows, small=self._support)
         if not case.vendor:
             return Page(
