@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gatekeeper.verification.vendor import Vendor
 
 _DAY_S: Final = 86_400.0
+_MIN_WEBHOOK_SECRET_BYTES: Final = 24
+"""Anyone who guesses it can make the gate ask the vendor, though not grant anything."""
 
 
 class StartError(Exception):
@@ -133,8 +135,9 @@ def vendor_of(
     """Return who checks identities; raises :class:`StartError` for a secret."""
     if step_up.vendor == "none":
         return None
-    sources = (step_up.vendor_key or SecretSource(), *step_up.webhook_secrets)
-    secrets = [read_secret(source, environ) for source in sources]
+    secrets = [read_secret(step_up.vendor_key or SecretSource(), environ)]
+    for source in step_up.webhook_secrets:
+        secrets.append(read_secret(source, environ, min_bytes=_MIN_WEBHOOK_SECRET_BYTES))
     if mistakes := [each for each in secrets if isinstance(each, Mistake)]:
         raise StartError(mistakes)
     key, *webhook_secrets = [each.decode() for each in secrets if isinstance(each, bytes)]

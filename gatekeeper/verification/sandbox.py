@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MOST_ANSWER_BYTES: Final = 65_536
 _LONGEST_URL: Final = 2_000
 _NOT_FOUND: Final = 404
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}$")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}\Z")]
 
 
 class _Session(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 API_KEY = "sandbox-api-key"
 SECRET = "whsec_c2FuZGJveC13ZWJob29rLXNlY3JldC1vbmUtb2Y="
-OLD_SECRET = "the-secret-of-last-year"
+OLD_SECRET = "the-webhook-secret-of-last-year"
 ENVIRON = {"VENDOR_KEY": API_KEY, "WEBHOOK_SECRET": SECRET, "OLD_WEBHOOK_SECRET": OLD_SECRET}
 WATCHED: dict[str, dict[str, object]] = {"watched": {"tier": "elevated"}}
 WEBHOOK = "/gatekeeper/v1/webhooks/sandbox"
