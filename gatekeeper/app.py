@@ -44,10 +44,13 @@ from gatekeeper.sources import (
     records_url,
     route_of,
     rules_archive,
+    try_rules,
     unknown_owners,
+    vendor_of,
 )
 from gatekeeper.storage.admin_keys import AdminKeys
 from gatekeeper.storage.audit import AuditTrail
+from gatekeeper.storage.cases import Cases
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
@@ -60,7 +63,7 @@ from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import RouteTable
 from gatekeeper.verification.links import LinkSigner
-from gatekeeper.verification.pages import VerificationPages
+from gatekeeper.verification.service import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -105,6 +108,7 @@ class App:
         self.gate: Gate
         self.live: Live
         """What changes while calls are served, and how people change it."""
+        self.verification: Verification
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
@@ -190,6 +194,7 @@ class App:
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
+        self.verification = await self._verification(records, directory, links, environ)
         self.gate = Gate(
             Parts(
                 settings=settings,
@@ -208,7 +213,7 @@ class App:
                 links=links,
                 metrics=metrics,
                 usage=usage,
-                own_page=VerificationPages(links, settings.step_up.support).page,
+                own_page=self.verification.pages.answer,
             ),
             snapshot,
         )
@@ -300,6 +305,24 @@ class App:
         for issuer in issuers:
             self._spawn(issuer.keys.run())
         return JwtVerifier(issuers, subkey=derive(secret, "tokens"))
+
+    async def _verification(
+        self, records: Records, directory: Directory, links: LinkSigner, environ: Mapping[str, str]
+    ) -> Verification:
+        step_up = self.settings.step_up
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._exit.push_async_callback(session.close)
+        verification = Verification(
+            Cases(records.database),
+            vendor_of(step_up, environ, session),
+            try_rules(step_up),
+            links=links,
+            support=step_up.support,
+            refresh=directory.refresh,
+            metrics=self.metrics,
+        )
+        self._spawn(verification.run(self._unix_s, random.random))
+        return verification
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -16,7 +16,7 @@ from gatekeeper.facts.address import client_address
 from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.listener.answers import preflight, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
-from gatekeeper.listener.intake import Taken, take
+from gatekeeper.listener.intake import Taken, read_small, take
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.model import Call, Credential, Facts
@@ -27,9 +27,10 @@ from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, 
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.limiter import Reserved
+from gatekeeper.verification.pages import WEBHOOKS, PageCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from aiohttp.web import BaseRequest, StreamResponse
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.network import NetworkData
-    from gatekeeper.policy.model import Decision, LimitStatus, Moment, Standing
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
@@ -59,6 +60,8 @@ _FORWARDED_LINES: Final = {
     ForwardedHeader.FORWARDED: "forwarded",
 }
 _NOTHING_HELD: Final = Reserved(None, ())
+_PAGE_BODY_S: Final = 10.0
+"""How long a body for the gate itself may take."""
 _UNREAD: Final = Credential(CredentialKind.NONE, CredentialStatus.MISSING)
 
 
@@ -120,7 +123,7 @@ class Parts:
     links: LinkSigner
     metrics: Metrics
     usage: UsageBook
-    own_page: Callable[[str, Moment], StreamResponse]
+    own_page: Callable[[PageCall], Awaitable[StreamResponse]]
     """Answers a path under :data:`OWN_PATHS`."""
 
 
@@ -171,7 +174,7 @@ class Gate:
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
         if path.startswith(OWN_PATHS):
-            return parts.own_page(path, at)
+            return await self._answer_own(case, head.method, path, network)
 
         credential, account = parts.authenticator.identify(request.headers, door.modes, at.unix_s)
         network = parts.directory.placed(network, client, account)
@@ -205,6 +208,28 @@ class Gate:
         return await parts.delivery.deliver(
             Admitted(request, head, taken, dialect, facts, decision, reserved.held, now.prices)
         )
+
+    async def _answer_own(
+        self, case: _Case, method: str, path: str, network: NetworkFacts
+    ) -> StreamResponse:
+        """Answer callers and vendors; an embargo holds for pages too, but not for webhooks."""
+        request, at = case.request, case.at.unix_s
+        if not path.startswith(WEBHOOKS):
+            facts = Facts(at, network, _UNREAD, NOBODY, Call(method, path))
+            standing = screen(facts, case.now.rules, case.now.mode)
+            banned = standing.verdict is Verdict.EMBARGOED
+            if banned and stops(standing, mode=case.now.mode):
+                return self._refuse(case, self._decide(case, standing, facts), facts, PLAIN)
+        read = partial(read_small, request, within_s=_PAGE_BODY_S)
+        call = PageCall(
+            method,
+            path,
+            request.headers,
+            network.address_key,
+            at,
+            lambda most_bytes: read(most_bytes=most_bytes),
+        )
+        return await self._parts.own_page(call)
 
     def _decide(
         self,

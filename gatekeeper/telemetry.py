@@ -62,6 +62,11 @@ _COUNTERS: Final = {
         "New rules, network data or mode, and whether they took effect.",
         ("what", "outcome"),
     ),
+    "gatekeeper_verification_cases": ("What happened to identity checks.", ("event",)),
+    "gatekeeper_webhooks": (
+        "Webhooks of identity vendors, and what became of them.",
+        ("vendor", "outcome"),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {

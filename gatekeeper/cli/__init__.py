@@ -7,11 +7,13 @@ import click
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
 from gatekeeper.cli.admin_keys import admin_keys
+from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
 from gatekeeper.cli.organizations import organizations
+from gatekeeper.cli.sandbox import sandbox_vendor
 from gatekeeper.cli.serve import serve
 
 
@@ -28,5 +30,16 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts, organizations, admin_keys):
+for _command in (
+    serve,
+    check,
+    explain,
+    geoip,
+    keys,
+    accounts,
+    organizations,
+    cases,
+    admin_keys,
+    sandbox_vendor,
+):
     main.add_command(_command)

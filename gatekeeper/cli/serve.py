@@ -93,7 +93,7 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
     if tour is not None:
         settings = tour.prepared(settings)
         await tour.start(settings)
-    app = await App.start(settings, os.environ)
+    app = await App.start(settings, os.environ if tour is None else tour.environ())
     for listener, port in zip(settings.listeners, app.ports, strict=True):
         scheme = "http" if listener.tls is None else "https"
         keys = " or ".join(_KEYS[mode] for mode in listener.credentials)

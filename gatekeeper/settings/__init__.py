@@ -256,11 +256,33 @@ class Health(_Part):
 
 
 class StepUp(_Part):
-    """Links to identity verification."""
+    """Identity verification: the links to it, who carries it out, how long a proof is good."""
 
     link_ttl_s: PositiveSeconds = 3600
     support: str = ""
     """A sentence with a contact, added to refusals that a person must resolve."""
+    vendor: Literal["none", "sandbox"] = "none"
+    """Who checks identities. ``none``: an admin decides each case. ``sandbox``: a stand-in that
+    checks nothing and lets whoever opens its page choose the result; for trying out only."""
+    vendor_url: str = ""
+    """Base URL of the vendor's API."""
+    vendor_pages: str = ""
+    """Origin of the vendor's hosted pages, as browsers reach it; empty: that of ``vendor_url``."""
+    vendor_key: SecretSource | None = None
+    """Key for the vendor's API."""
+    vendor_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
+    """How long one question to the vendor may take."""
+    webhook_secrets: tuple[SecretSource, ...] = ()
+    """Secrets that the vendor signs webhooks with; two while a secret is being changed."""
+    webhook_tolerance_s: Annotated[float, Field(gt=0, le=3600)] = 300
+    """How far a webhook's time of signing may be from now."""
+    valid_for_days: Annotated[float, Field(gt=0)] | None = 365
+    """How long a proven identity is good; null: without end."""
+    pending_for_days: Annotated[float, Field(gt=0, le=90)] = 7
+    """How long a check may take until it lapses."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Checks that one account may begin in a period; after that an admin decides."""
+    attempts_period_days: Annotated[float, Field(gt=0)] = 30
 
 
 class Settings(_Part):

@@ -109,6 +109,10 @@ def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
     for number, upstream in enumerate(settings.upstreams):
         if upstream.credential is not None:
             yield ("upstreams", number, "credential"), upstream.credential
+    if settings.step_up.vendor_key is not None:
+        yield ("step_up", "vendor_key"), settings.step_up.vendor_key
+    for number, source in enumerate(settings.step_up.webhook_secrets):
+        yield ("step_up", "webhook_secrets", number), source
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -270,10 +274,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _vendor(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    step_up = settings.step_up
+    if step_up.vendor == "none":
+        return
+    for field in ("vendor_url", "vendor_key", "webhook_secrets"):
+        if not getattr(step_up, field):
+            yield Problem(("step_up", field), f"The vendor {step_up.vendor} needs this.")
+    if step_up.vendor_url and (wrong := _wrong_with_url(step_up.vendor_url)):
+        yield Problem(("step_up", "vendor_url"), wrong)
+    pages = step_up.vendor_pages
+    if pages and (_wrong_with_url(pages) or urlsplit(pages).path):
+        message = "This must be an origin, such as https://verify.example.com, without a path."
+        yield Problem(("step_up", "vendor_pages"), message)
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(frozenset({"upstreams", "secret"}), _secret_shapes),
+    Check(frozenset({"upstreams", "secret", "step_up"}), _secret_shapes),
+    Check(frozenset({"step_up"}), _vendor),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
@@ -341,6 +361,6 @@ SERVING: Final = (
     Check(frozenset({"admin"}), _admin_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
-    Check(frozenset({"upstreams", "secret"}), _secrets_present),
+    Check(frozenset({"upstreams", "secret", "step_up"}), _secrets_present),
 )
 """Checks of the machine that is about to serve; they open the files that are named."""

@@ -5,15 +5,30 @@ A module that declares tables is imported here, or its tables would be missing f
 
 from __future__ import annotations
 
-from gatekeeper.storage import admin_keys, audit, notes, organizations, records_schema, usage
+from gatekeeper.storage import (
+    admin_keys,
+    audit,
+    cases_schema,
+    controls,
+    nodes,
+    notes,
+    organizations,
+    records_schema,
+    rule_history,
+    usage,
+)
 from gatekeeper.storage.schema import METADATA
 
 __all__ = [
     "METADATA",
     "admin_keys",
     "audit",
+    "cases_schema",
+    "controls",
+    "nodes",
     "notes",
     "organizations",
     "records_schema",
+    "rule_history",
     "usage",
 ]
