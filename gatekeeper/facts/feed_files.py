@@ -101,18 +101,44 @@ def read_manifest(directory: Path) -> FeedManifest | Mistake:
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedList:
+    """One list of a feed."""
+
+    named: NetworkList
+    file: FeedFile
+    asns: list[int]
+    prefixes: list[tuple[int, int, int]]
+    """Version, address, length."""
+
+
 @dataclass(slots=True)
 class LoadedFeeds:
     """Everything that the feeds in the settings give."""
 
     databases: list[Database] = field(default_factory=list)
-    lists: list[NetworkLists] = field(default_factory=list)
+    lists: list[LoadedList] = field(default_factory=list)
     problems: list[Mistake] = field(default_factory=list)
     lost: list[Lookup] = field(default_factory=list)
-    confirmed_unix_s: dict[str, float] = field(default_factory=dict)
-    """When each list was last confirmed by its source."""
     stale_at: list[float] = field(default_factory=list)
     """When each source with a limit becomes too old."""
+
+    def as_one_source(self) -> tuple[NetworkLists, ...]:
+        """Return all lists as one source, so that twenty cost a request no more than one."""
+        if not self.lists:
+            return ()
+        seen = "\n".join(f"{each.named.id} {each.file.sha256}" for each in self.lists)
+        by_asn: dict[int, tuple[NetworkList, ...]] = {}
+        for each in self.lists:
+            alone = (each.named,)
+            for asn in each.asns:
+                by_asn[asn] = by_asn.get(asn, ()) + alone
+        by_prefix = PrefixMap.of_numbers(
+            (*prefix, each.named) for each in self.lists for prefix in each.prefixes
+        )
+        revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
+        named = [each.named for each in self.lists]
+        return (source_of("feeds", revision, named, by_asn, by_prefix),)
 
 
 def load_feeds(geoip: Geoip, *, now_unix_s: float) -> LoadedFeeds:
@@ -169,15 +195,14 @@ def _load(
             age = f"This list was last confirmed more than {max_age_days:g} days ago"
             return Mistake(feed.id, None, "", f"{age}; it is not used. Run `{command}`.")
         loaded.stale_at.append(stale_at)
-    lists = _open_list(geoip.feeds_dir / name, feed, file)
-    if isinstance(lists, Mistake):
-        return lists
-    loaded.lists.append(lists)
-    loaded.confirmed_unix_s[feed.id] = file.confirmed_unix_s
+    found = _open_list(geoip.feeds_dir / name, feed, file)
+    if isinstance(found, Mistake):
+        return found
+    loaded.lists.append(found)
     return None
 
 
-def _open_list(path: Path, feed: Feed, file: FeedFile) -> NetworkLists | Mistake:
+def _open_list(path: Path, feed: Feed, file: FeedFile) -> LoadedList | Mistake:
     try:
         with path.open("rb") as opened:
             content = opened.read(MAX_LIST_BYTES + 1)
@@ -199,9 +224,7 @@ def _open_list(path: Path, feed: Feed, file: FeedFile) -> NetworkLists | Mistake
         feed.owner,
         feed.owner_country,
     )
-    by_prefix = PrefixMap.of_numbers(prefixes, named)
-    entries = len(asns) + len(prefixes)
-    return source_of(named, file.revision, asns, by_prefix, entries)
+    return LoadedList(named, file, asns, prefixes)
 
 
 def read_entries(content: bytes) -> tuple[list[int], list[tuple[int, int, int]]]:

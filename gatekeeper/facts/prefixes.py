@@ -57,10 +57,10 @@ class PrefixMap(Generic[T]):
         )
 
     @classmethod
-    def of_numbers(cls, prefixes: Iterable[tuple[int, int, int]], value: T) -> Self:
-        """Return a map in which each prefix (version, address, length) has the same value."""
+    def of_numbers(cls, entries: Iterable[tuple[int, int, int, T]]) -> Self:
+        """Return a map of version, address, length and value."""
         made = cls(())
-        made._fill((*prefix, value) for prefix in prefixes)
+        made._fill(entries)
         return made
 
     def _fill(self, entries: Iterable[tuple[int, int, int, T]]) -> None:
