@@ -21,35 +21,35 @@ _ENOUGH: Final = 50
 _DAY_S: Final = 86_400.0
 
 
-def check_database(path: Path, before: Path | None, *, now_unix_s: float) -> tuple[int, float]:
-    """Return the nodes and the build time of a database that is sound and no step back.
-
-    ``before`` is the last good one. Raises :class:`FeedError`.
-    """
+def sound_database(path: Path, *, now_unix_s: float) -> Database:
+    """Open a database that was fetched; raises :class:`FeedError` when it is of no use."""
     new = open_database(path, now_unix_s=now_unix_s, max_age_days=None)
     if isinstance(new, Mistake):
         raise FeedError(new.message)
     if new.built_unix_s > now_unix_s + _DAY_S:
         raise FeedError("it claims to be built in the future")
-    last = None
-    if before is not None:
-        last = open_database(before, now_unix_s=now_unix_s, max_age_days=None)
-    if isinstance(last, Database):  # one that was damaged since is no measure
-        _compare(last, new)
-    return new.entries, new.built_unix_s
+    return new
 
 
-def _compare(last: Database, new: Database) -> None:
+def no_step_back(new: Database, before: Path, *, any_size: bool) -> None:
+    """Hold a database against the last good one; raises :class:`FeedError`.
+
+    With ``any_size``, it may answer less than that.
+    """
+    last = open_database(before, now_unix_s=0.0, max_age_days=None)
+    if isinstance(last, Mistake):  # damaged since: no measure
+        return
     if new.database_type != last.database_type:
-        raise FeedError("it is of another type than the last one: change its url or id if intended")
+        raise FeedError("it is of another type than the last one: give its feed a new id if right")
     if new.built_unix_s < last.built_unix_s:
         raise FeedError("it was built before the last one")
-    before, after = _answers(last), _answers(new)
-    for view, hits in before.items():
-        if hits >= _ENOUGH and after[view] * 3 < hits * 2:
-            raise FeedError(
-                f"its view {view} answers {after[view]} of {_PROBES} probes, the last {hits}"
-            )
+    if any_size:
+        return
+    before_hits, after_hits = _answers(last), _answers(new)
+    for view, hits in before_hits.items():
+        if hits >= _ENOUGH and after_hits[view] * 3 < hits * 2:
+            found = f"{after_hits[view]} of {_PROBES} probes, the last {hits}"
+            raise FeedError(f"its view {view} answers {found}")
 
 
 def _answers(database: Database) -> Counter[str]:

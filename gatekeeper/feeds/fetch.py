@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Final, TypeAlias
 
 import aiohttp
-from aiohttp import BasicAuth
+from aiohttp import encode_basic_auth
 from yarl import URL
 
 from gatekeeper import __version__
@@ -201,7 +201,7 @@ def _with_credential(feed: Feed, url: URL, credential: str, headers: dict[str, s
         headers["Authorization"] = f"Bearer {credential}"
     else:
         account, _, key = credential.partition(":")
-        headers["Authorization"] = BasicAuth(account, key, "utf-8").encode()
+        headers["Authorization"] = encode_basic_auth(account, key)
     return url
 
 

@@ -29,7 +29,7 @@ from gatekeeper.facts.feed_files import (
 )
 from gatekeeper.facts.list_sizes import collapsed
 from gatekeeper.facts.network_database import MANIFEST
-from gatekeeper.feeds.databases import check_database
+from gatekeeper.feeds.databases import no_step_back, sound_database
 from gatekeeper.feeds.errors import FeedError
 from gatekeeper.feeds.fetch import Bounds, Fetched, Progress, fetch
 from gatekeeper.feeds.formats import parse_list
@@ -176,13 +176,17 @@ class Updater:
         last = stored
         if stored is not None and stored[1].origin != _origin(feed):
             last = None  # another source, or read another way: nothing to compare with
+        any_size = feed.id in self.accept_size
         left_out, built = 0, None
         if feed.format == DATABASE_FORMAT:
             most = self.database_bounds.max_bytes
             path = inflate(work / "fetched", work / "inflated", max_bytes=most)
             path = database_in(path, work / "database", max_bytes=most)
-            before = None if last is None else self.geoip.feeds_dir / last[0]
-            entries, built = check_database(path, before, now_unix_s=now)
+            database = sound_database(path, now_unix_s=now)
+            entries, built = database.entries, database.built_unix_s
+            _check_size(feed, last, entries, any_size=any_size)
+            if last is not None:
+                no_step_back(database, self.geoip.feeds_dir / last[0], any_size=any_size)
         else:
             most = self.list_bounds.max_bytes
             source = inflate(work / "fetched", work / "inflated", max_bytes=most)
@@ -190,10 +194,7 @@ class Updater:
             path = work / "list"
             path.write_bytes(found.to_text(f"{feed.id}: written by gatekeeper lists update"))
             entries, left_out = len(found), found.left_out
-        if last is not None and feed.id not in self.accept_size:
-            wrong = collapsed(last[1].entries, entries)
-            if wrong is not None:
-                raise FeedError(f"{wrong} --accept-size {feed.id} takes it all the same")
+            _check_size(feed, last, entries, any_size=any_size)
         made = FeedFile(
             feed=feed.id,
             sha256=_digest(path),
@@ -240,6 +241,14 @@ class Updater:
             for path in self.geoip.feeds_dir.glob(pattern):
                 if path.name not in keep:
                     path.unlink(missing_ok=True)
+
+
+def _check_size(
+    feed: Feed, last: tuple[str, FeedFile] | None, entries: int, *, any_size: bool
+) -> None:
+    wrong = None if last is None or any_size else collapsed(last[1].entries, entries)
+    if wrong is not None:
+        raise FeedError(f"{wrong} --accept-size {feed.id} takes it all the same")
 
 
 def _origin(feed: Feed) -> str:
