@@ -58,6 +58,6 @@ async def test_a_fetched_list_decides_and_is_measured(
     }
     assert samples["gatekeeper_network_source_age_seconds", "tor-exits"] == 3_600
     assert samples["gatekeeper_network_source_entries", "tor-exits"] == 2
-    assert samples["gatekeeper_network_source_info", "tor-exits", outcome.file.revision] == 1
+    assert samples["gatekeeper_network_source_info", outcome.file.revision, "tor-exits"] == 1
     assert samples["gatekeeper_network_source_entries", "country.mmdb"] > 0
     assert samples["gatekeeper_network_problems",] == 1, "the feed that was never fetched"

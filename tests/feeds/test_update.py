@@ -10,6 +10,7 @@ import json
 import os
 import tarfile
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ from gatekeeper.settings import Feed, Geoip, SecretSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from gatekeeper.feeds.update import Outcome
 
@@ -209,6 +209,33 @@ async def test_h36_a_reader_sees_one_revision_or_the_other(tmp_path: Path) -> No
     await reader
     assert set(seen) <= {500, 600}
     assert len(seen) > 3
+
+
+@pytest.mark.parametrize("step", [0, 1])
+async def test_h36_an_update_that_dies_leaves_the_last_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before either of its two renames: the old list serves, and the next update succeeds."""
+    source = tmp_path / "exits"
+    source.write_text(addresses(100))
+    place = Place(tmp_path, [of_file(source)])
+    await place.update()
+    source.write_text(addresses(120))
+    whole, renames = Path.replace, iter(range(10))
+
+    def dies(self: Path, target: Path) -> Path:
+        if next(renames) == step:
+            raise OSError("killed")
+        return whole(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dies)
+        with pytest.raises(OSError, match="killed"):
+            await place.update()
+    data = place.load()
+    assert (data.problems, data.sources[0].entries) == ((), 100)
+    await place.update()
+    assert place.load().sources[0].entries == 120
 
 
 @pytest.mark.parametrize("cut", [0, 10, 300, -1])
