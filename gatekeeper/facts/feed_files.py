@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,7 +17,7 @@ from msgspec import Struct
 
 from gatekeeper.facts.network_database import MANIFEST, Database, open_database, unreadable_source
 from gatekeeper.facts.network_lists import NetworkList, NetworkLists, source_of
-from gatekeeper.facts.prefixes import PrefixMap
+from gatekeeper.facts.prefixes import PrefixMap, prefix_numbers
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.words import LookupStatus, NetworkKind
@@ -34,7 +33,6 @@ MAX_LIST_BYTES: Final = 64_000_000
 
 _MAX_MANIFEST_BYTES: Final = 4_000_000
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\.[0-9a-f]{12}\.(txt|mmdb)", re.ASCII)
-_V4_BITS, _V6_BITS = 32, 128
 _DAY_S: Final = 86_400.0
 
 
@@ -241,13 +239,5 @@ def read_entries(content: bytes) -> tuple[list[int], list[tuple[int, int, int]]]
         if line.startswith("AS"):
             asns.append(int(line[2:]))
             continue
-        address, _, length = line.partition("/")
-        version, family, most = (6, AF_INET6, _V6_BITS) if ":" in line else (4, AF_INET, _V4_BITS)
-        try:
-            packed = inet_pton(family, address)
-        except OSError as error:
-            raise ValueError("not an address") from error
-        if not 0 < int(length) <= most:
-            raise ValueError("not a prefix length")
-        prefixes.append((version, int.from_bytes(packed), int(length)))
+        prefixes.append(prefix_numbers(line))
     return asns, prefixes

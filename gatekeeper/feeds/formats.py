@@ -10,31 +10,33 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from io import BytesIO
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from gatekeeper.facts.address import Reach, reach_of
-from gatekeeper.facts.prefixes import parse_prefix
+from gatekeeper.facts.prefixes import merged, prefix_numbers
 from gatekeeper.feeds.errors import FeedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from gatekeeper.facts.prefixes import IPNetwork
     from gatekeeper.settings import FeedFormat
 
 MAX_ROWS: Final = 1_000_000
 """Rows of one list; Apple's relay, the longest that is known, has 300,000."""
 _MAX_LINE_BYTES: Final = 2_000
-_LONGEST_PREFIX: Final = 49  # IPv6 with an IPv4 tail, and its length
 _MOST_LEFT_OUT: Final = 5
 """One in so many entries may name no public network; with more it is not a list of networks."""
 
 # Nobody holds more than a /8 of IPv4; the largest block of IPv6 ever given out is a /16.
 _BROADEST: Final = {4: 8, 6: 16}
+_BITS: Final = {4: 32, 6: 128}
+_FAMILY: Final = {4: AF_INET, 6: AF_INET6}
+_ADDRESS: Final[dict[int, type[IPv4Address | IPv6Address]]] = {4: IPv4Address, 6: IPv6Address}
 # A quarter of IPv4, a sixteenth of what is routed of IPv6: no list of real networks comes near.
 _MOST_ADDRESSES: Final = {4: 1 << 30, 6: 1 << 121}
 
@@ -55,7 +57,8 @@ class Entries:
     """A list, aggregated and in order."""
 
     asns: tuple[int, ...]
-    prefixes: tuple[IPNetwork, ...]
+    prefixes: tuple[tuple[int, int, int], ...]
+    """Version, address, length."""
     left_out: int
     """Entries that name no public network."""
 
@@ -64,7 +67,10 @@ class Entries:
 
     def to_text(self, title: str) -> bytes:
         """Return the list in the form that a gate reads."""
-        lines = [f"# {title}", *(f"AS{asn}" for asn in self.asns), *map(str, self.prefixes)]
+        lines = [f"# {title}", *(f"AS{asn}" for asn in self.asns)]
+        for version, number, length in self.prefixes:
+            packed = number.to_bytes(_BITS[version] // 8)
+            lines.append(f"{inet_ntop(_FAMILY[version], packed)}/{length}")
         return ("\n".join(lines) + "\n").encode("ascii")
 
 
@@ -81,41 +87,44 @@ def parse_list(content: bytes, form: FeedFormat) -> Entries:
 
 
 def _prefixes(rows: Iterable[tuple[str, bytes | str]]) -> Entries:
-    v4: set[IPv4Network] = set()
-    v6: set[IPv6Network] = set()
+    networks: dict[int, set[tuple[int, int]]] = {4: set(), 6: set()}
     left_out = total = 0
     for total, (place, text) in enumerate(rows, 1):
         if total > MAX_ROWS:
             raise FeedError(f"it has more than {MAX_ROWS} entries")
-        network = _prefix(place, text)
-        if Reach.PUBLIC not in {reach_of(network[0]), reach_of(network[-1])}:
-            left_out += 1
-        elif isinstance(network, IPv4Network):
-            v4.add(network)
+        version, number, length = _prefix(place, text)
+        if _is_public(version, number, length):
+            networks[version].add((number, length))
         else:
-            v6.add(network)
+            left_out += 1
     _check_left_out(left_out, total)
-    merged: list[IPv4Network | IPv6Network] = [*collapse_addresses(v4), *collapse_addresses(v6)]
-    for version, most in _MOST_ADDRESSES.items():
-        if sum(each.num_addresses for each in merged if each.version == version) > most:
+    prefixes: list[tuple[int, int, int]] = []
+    for version, found in networks.items():
+        fewest = merged(version, found)
+        if sum(1 << (_BITS[version] - length) for _, length in fewest) > _MOST_ADDRESSES[version]:
             raise FeedError("it covers more of the internet than any list of networks can")
-    return Entries((), tuple(merged), left_out)
+        prefixes += [(version, *each) for each in fewest]
+    return Entries((), tuple(prefixes), left_out)
 
 
-def _prefix(place: str, text: bytes | str) -> IPNetwork:
+def _is_public(version: int, number: int, length: int) -> bool:
+    """Tell whether either end of a network can call us."""
+    address = _ADDRESS[version]
+    last = number | ((1 << (_BITS[version] - length)) - 1)
+    return reach_of(address(number)) is Reach.PUBLIC or reach_of(address(last)) is Reach.PUBLIC
+
+
+def _prefix(place: str, text: bytes | str) -> tuple[int, int, int]:
     if isinstance(text, bytes):
         text = text.decode("ascii", "replace")
-    if len(text) > _LONGEST_PREFIX or not text.isascii():
-        raise FeedError(f"{place} is not an IP prefix")
-    network = parse_prefix(text)
-    if isinstance(network, str):
-        beyond = "has bits set beyond its length" in network
-        what = "has bits set beyond its length" if beyond else "is not an IP prefix"
-        raise FeedError(f"{place} {what}")
-    if network.prefixlen < _BROADEST[network.version]:
-        broadest = _BROADEST[network.version]
-        raise FeedError(f"{place} is broader than /{broadest}, which no single network is")
-    return network
+    try:
+        found = prefix_numbers(text)
+    except ValueError as error:
+        raise FeedError(f"{place} {error}") from error
+    version, _, length = found
+    if length < _BROADEST[version]:
+        raise FeedError(f"{place} is broader than /{_BROADEST[version]}, as no network is")
+    return found
 
 
 def _asns(rows: Iterable[tuple[str, bytes | str]]) -> Entries:
