@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from gatekeeper.facts.network_database import MANIFEST, Database, open_database, unreadable_source
 from gatekeeper.facts.network_lists import NetworkList, NetworkLists, source_of
-from gatekeeper.facts.prefixes import PrefixMap, prefix_numbers
+from gatekeeper.facts.prefixes import BITS, PrefixGroups, PrefixMap, prefix_numbers
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.words import LookupStatus, NetworkKind
@@ -106,8 +106,12 @@ class LoadedList:
     named: NetworkList
     file: FeedFile
     asns: list[int]
-    prefixes: list[tuple[int, int, int]]
-    """Version, address, length."""
+    prefixes: PrefixGroups
+
+    @property
+    def source(self) -> str:
+        """Return the name of the list as a source."""
+        return self.named.id
 
 
 @dataclass(slots=True)
@@ -131,9 +135,7 @@ class LoadedFeeds:
             alone = (each.named,)
             for asn in each.asns:
                 by_asn[asn] = by_asn.get(asn, ()) + alone
-        by_prefix = PrefixMap.of_numbers(
-            (*prefix, each.named) for each in self.lists for prefix in each.prefixes
-        )
+        by_prefix = PrefixMap.of_groups((each.prefixes, each.named) for each in self.lists)
         revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         named = [each.named for each in self.lists]
         return (source_of("feeds", revision, named, by_asn, by_prefix),)
@@ -225,19 +227,21 @@ def _open_list(path: Path, feed: Feed, file: FeedFile) -> LoadedList | Mistake:
     return LoadedList(named, file, asns, prefixes)
 
 
-def read_entries(content: bytes) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Read a list as the update command writes it: AS numbers; version, address and length.
+def read_entries(content: bytes) -> tuple[list[int], PrefixGroups]:
+    """Read a list as the update command writes it: AS numbers and prefixes.
 
     Without the objects of :mod:`ipaddress`, because a serving gate reads it: a third of the time.
     Raises :class:`ValueError`.
     """
     asns: list[int] = []
-    prefixes: list[tuple[int, int, int]] = []
+    prefixes: PrefixGroups = {}
     for line in content.decode("ascii").split("\n"):
         if not line or line[0] == "#":
             continue
         if line.startswith("AS"):
             asns.append(int(line[2:]))
             continue
-        prefixes.append(prefix_numbers(line))
+        version, number, length = prefix_numbers(line)
+        free_bits = BITS[version] - length
+        prefixes.setdefault((version, free_bits), []).append(number >> free_bits)
     return asns, prefixes

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
+PrefixGroups: TypeAlias = dict[tuple[int, int], list[int]]
+"""Prefixes by version and number of free bits: of each the address without those bits."""
 T = TypeVar("T")
+_Tables: TypeAlias = dict[tuple[int, int], dict[int, tuple[T, ...]]]
 
+BITS: Final = {4: 32, 6: 128}
+"""Length of an address by IP version."""
 _V4 = 4
-_V4_BITS, _V6_BITS = 32, 128
 _MAPPED_BITS = 96
 _MAPPED_HIGH = 0xFFFF
 
@@ -52,7 +56,8 @@ def prefix_numbers(text: str) -> tuple[int, int, int]:
     Raises :class:`ValueError`, which says what is wrong without repeating it.
     """
     address, slash, length_text = text.partition("/")
-    version, family, most = (6, AF_INET6, _V6_BITS) if ":" in address else (_V4, AF_INET, _V4_BITS)
+    version, family = (6, AF_INET6) if ":" in address else (_V4, AF_INET)
+    most = BITS[version]
     try:
         number = int.from_bytes(inet_pton(family, address))
         length = int(length_text) if slash else most
@@ -62,14 +67,14 @@ def prefix_numbers(text: str) -> tuple[int, int, int]:
         raise ValueError("is not an IP prefix")
     if number & ((1 << (most - length)) - 1):
         raise ValueError("has bits set beyond its length")
-    if most == _V6_BITS and length >= _MAPPED_BITS and number >> 32 == _MAPPED_HIGH:
+    if version != _V4 and length >= _MAPPED_BITS and number >> 32 == _MAPPED_HIGH:
         return _V4, number & 0xFFFF_FFFF, length - _MAPPED_BITS
     return version, number, length
 
 
 def merged(version: int, prefixes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the fewest prefixes (address, length) of one family that cover the same, in order."""
-    most = _V4_BITS if version == _V4 else _V6_BITS
+    most = BITS[version]
     kept: list[tuple[int, int]] = []
     for number, length in sorted(prefixes):
         if kept and number >> (most - kept[-1][1]) == kept[-1][0] >> (most - kept[-1][1]):
@@ -89,30 +94,30 @@ class PrefixMap(Generic[T]):
     __slots__ = ("_v4", "_v6")
 
     def __init__(self, entries: Iterable[tuple[IPNetwork, T]]) -> None:
-        self._fill(
-            (network.version, int(network.network_address), network.prefixlen, value)
-            for network, value in entries
-        )
+        tables: _Tables[T] = {}
+        for network, value in entries:
+            shift = network.max_prefixlen - network.prefixlen
+            table = tables.setdefault((network.version, shift), {})
+            key = int(network.network_address) >> shift
+            table[key] = (*table.get(key, ()), value)
+        self._set(tables)
 
     @classmethod
-    def of_numbers(cls, entries: Iterable[tuple[int, int, int, T]]) -> Self:
-        """Return a map of version, address, length and value."""
+    def of_groups(cls, lists: Iterable[tuple[PrefixGroups, T]]) -> Self:
+        """Return a map in which all prefixes of a list have its value, and share its memory."""
+        tables: _Tables[T] = {}
+        for groups, value in lists:
+            alone = (value,)
+            for group, keys in groups.items():
+                table = tables.setdefault(group, {})
+                for key in keys:
+                    before = table.get(key)
+                    table[key] = alone if before is None else before + alone
         made = cls(())
-        made._fill(entries)
+        made._set(tables)
         return made
 
-    def _fill(self, entries: Iterable[tuple[int, int, int, T]]) -> None:
-        tables: dict[tuple[int, int], dict[int, tuple[T, ...]]] = {}
-        alone: dict[
-            int, tuple[T, ...]
-        ] = {}  # one tuple for all prefixes of a list: half the memory
-        for version, number, length, value in entries:
-            shift = (_V4_BITS if version == _V4 else _V6_BITS) - length
-            table = tables.setdefault((version, shift), {})
-            key = number >> shift
-            before = table.get(key)
-            single = alone.setdefault(id(value), (value,))
-            table[key] = single if before is None else (*before, value)
+    def _set(self, tables: _Tables[T]) -> None:
         self._v4 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v == _V4)
         self._v6 = tuple((s, t) for (v, s), t in sorted(tables.items()) if v != _V4)
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from gatekeeper.facts.address import Reach, reach_of
-from gatekeeper.facts.prefixes import merged, prefix_numbers
+from gatekeeper.facts.prefixes import BITS, merged, prefix_numbers
 from gatekeeper.feeds.errors import FeedError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _MOST_LEFT_OUT: Final = 5
 
 # Nobody holds more than a /8 of IPv4; the largest block of IPv6 ever given out is a /16.
 _BROADEST: Final = {4: 8, 6: 16}
-_BITS: Final = {4: 32, 6: 128}
 _FAMILY: Final = {4: AF_INET, 6: AF_INET6}
 _ADDRESS: Final[dict[int, type[IPv4Address | IPv6Address]]] = {4: IPv4Address, 6: IPv6Address}
 # A quarter of IPv4, a sixteenth of what is routed of IPv6: no list of real networks comes near.
@@ -69,7 +68,7 @@ class Entries:
         """Return the list in the form that a gate reads."""
         lines = [f"# {title}", *(f"AS{asn}" for asn in self.asns)]
         for version, number, length in self.prefixes:
-            packed = number.to_bytes(_BITS[version] // 8)
+            packed = number.to_bytes(BITS[version] // 8)
             lines.append(f"{inet_ntop(_FAMILY[version], packed)}/{length}")
         return ("\n".join(lines) + "\n").encode("ascii")
 
@@ -101,7 +100,7 @@ def _prefixes(rows: Iterable[tuple[str, bytes | str]]) -> Entries:
     prefixes: list[tuple[int, int, int]] = []
     for version, found in networks.items():
         fewest = merged(version, found)
-        if sum(1 << (_BITS[version] - length) for _, length in fewest) > _MOST_ADDRESSES[version]:
+        if sum(1 << (BITS[version] - length) for _, length in fewest) > _MOST_ADDRESSES[version]:
             raise FeedError("it covers more of the internet than any list of networks can")
         prefixes += [(version, *each) for each in fewest]
     return Entries((), tuple(prefixes), left_out)
@@ -110,7 +109,7 @@ def _prefixes(rows: Iterable[tuple[str, bytes | str]]) -> Entries:
 def _is_public(version: int, number: int, length: int) -> bool:
     """Tell whether either end of a network can call us."""
     address = _ADDRESS[version]
-    last = number | ((1 << (_BITS[version] - length)) - 1)
+    last = number | ((1 << (BITS[version] - length)) - 1)
     return reach_of(address(number)) is Reach.PUBLIC or reach_of(address(last)) is Reach.PUBLIC
 
 

@@ -214,4 +214,4 @@ def test_entries_are_read_as_they_stand() -> None:
     """Both families and AS numbers, comments skipped."""
     asns, prefixes = read_entries(b"# x\nAS5\n1.2.3.0/24\n\n2600::/32\n")
     assert asns == [5]
-    assert prefixes == [(4, 0x01020300, 24), (6, 0x2600 << 112, 32)]
+    assert prefixes == {(4, 8): [0x010203], (6, 96): [0x2600 << 16]}
