@@ -10,6 +10,7 @@ from gatekeeper.cli.admin_keys import admin_keys
 from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
+from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
 from gatekeeper.cli.organizations import organizations
@@ -35,6 +36,7 @@ for _command in (
     check,
     explain,
     geoip,
+    lists,
     keys,
     accounts,
     organizations,
