@@ -126,15 +126,13 @@ class _Loading:
                 max_age_days = feed.max_age_days or self.geoip.max_age_days
                 feeds.databases.append(self._aged(found, max_age_days))
             else:
-                lists = next((each for each in last.lists if each.source == feed.id), None)
-                confirmed = last.confirmed_unix_s.get(feed.id)
-                if lists is None or confirmed is None:
+                lists = next((each for each in last.lists if each.named.id == feed.id), None)
+                if lists is None:
                     continue
-                days = feed.max_age_days
+                confirmed, days = lists.file.confirmed_unix_s, feed.max_age_days
                 if days is not None and self.now_unix_s > confirmed + days * _DAY_S:
                     continue
                 feeds.lists.append(lists)
-                feeds.confirmed_unix_s[feed.id] = confirmed
             feeds.lost = [lookup for lookup in feeds.lost if lookup.source != feed.id]
             self.parts.kept.append(feed.id)
 
