@@ -240,7 +240,14 @@ class App:
         await self._listen(log)
         if settings.admin.enabled:
             node = Node(
-                settings.name, self._unix_s(), self.gate, directory, log, usage, lambda: self.ready
+                settings.name,
+                self._unix_s(),
+                self.gate,
+                directory,
+                log,
+                usage,
+                lambda: self.ready,
+                self.live.nodes,
             )
             await self._listen_admin(
                 Services(
@@ -255,6 +262,10 @@ class App:
                     admin_keys=AdminKeys(records.database),
                     trail=AuditTrail(records.database),
                     usage=usage_table,
+                    rules=self.live.rule_desk,
+                    mode=self.live.mode_desk,
+                    cases=self.verification.desk,
+                    reload=self.live.reload,
                     decisions=DecisionDesk(
                         settings.decision_log.directory,
                         rules_archive(settings),

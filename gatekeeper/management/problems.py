@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PROBLEM_TYPE: Final = "application/problem+json"
+_ALTERNATIVE: Final = re.compile(
+    r"constrained-\w+|function-.*|(literal|dict|list|tagged-union|nullable)\[.*|float|str|int|bool"
+)
+"""What pydantic puts into a place to say which type of several it tried."""
 _MOST_ERRORS: Final = 100
 
 
@@ -124,7 +129,12 @@ def field_errors(found: Iterable[ErrorDetails], prefix: str = "") -> tuple[Field
     """Return what pydantic found, without the values it found."""
     return tuple(
         FieldError(
-            (prefix or "") + "".join(f"/{_escaped(step)}" for step in error["loc"]),
+            prefix
+            + "".join(
+                f"/{_escaped(step)}"
+                for number, step in enumerate(error["loc"])
+                if not (number and isinstance(step, str) and _ALTERNATIVE.fullmatch(step))
+            ),
             _sentence(error),
         )
         for error in found

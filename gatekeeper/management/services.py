@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gatekeeper.live.desk import RuleDesk
+    from gatekeeper.live.modes import ModeDesk
     from gatekeeper.management.decisions import DecisionDesk
     from gatekeeper.management.status import Node
     from gatekeeper.policy.model import Moment
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.organizations import Organizations
     from gatekeeper.storage.records import Records
     from gatekeeper.storage.usage import UsageTable
+    from gatekeeper.verification.desk import CaseDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Services:
     admin_keys: AdminKeys
     trail: AuditTrail
     usage: UsageTable
+    rules: RuleDesk
+    mode: ModeDesk
+    cases: CaseDesk
+    reload: Callable[[], None]
+    """Reads rule files and network data again, as SIGHUP does."""
     decisions: DecisionDesk
     node: Node
     """This process: what it serves and how it is."""

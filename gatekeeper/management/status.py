@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper import __version__
 from gatekeeper.management.operation import Answer, Asked, Method, Operation, Tag, Wire
+from gatekeeper.policy.words import GateMode
 from gatekeeper.storage.admin_keys import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gatekeeper.facts.directory import Directory
     from gatekeeper.gate import Gate
     from gatekeeper.management.services import Services
     from gatekeeper.storage.decision_log import DecisionLog
+    from gatekeeper.storage.nodes import Node as FleetNode
     from gatekeeper.storage.usage import UsageBook
 
 
@@ -31,6 +33,8 @@ class Node:
     log: DecisionLog
     usage: UsageBook
     ready: Callable[[], bool]
+    fleet: Callable[[], Awaitable[Sequence[FleetNode]]]
+    """The gates over the same records that told of themselves lately."""
 
 
 class RecordsStatus(Wire):
@@ -61,8 +65,22 @@ class UsageStatus(Wire):
     failures: int
 
 
+class Member(Wire):
+    """One gate of the fleet, as it last told of itself."""
+
+    id: str
+    """Drawn anew at each start."""
+    name: str
+    started_at: float
+    seen_at: float
+    version: str
+    rules_revision: str
+    network_revision: str
+    mode: str
+
+
 class Status(Wire):
-    """This node."""
+    """This node, and the fleet that it is one of."""
 
     name: str
     version: str
@@ -70,12 +88,16 @@ class Status(Wire):
     started_at: float
     uptime_s: float
     active_calls: int
+    mode: GateMode
     rules_revision: str
     network_revision: str
     network_problems: int
     records: RecordsStatus
     decision_log: LogStatus
     usage: UsageStatus
+    nodes: list[Member]
+    """Every gate over the same records that told of itself in the last 15 seconds; one whose
+    `rules_revision` differs does not follow yet."""
 
 
 async def _get(services: Services, asked: Asked) -> Answer:
@@ -90,6 +112,7 @@ async def _get(services: Services, asked: Asked) -> Answer:
             started_at=node.started_at,
             uptime_s=round(max(0.0, asked.at - node.started_at), 3),
             active_calls=node.gate.active,
+            mode=snapshot.mode,
             rules_revision=snapshot.rules.revision,
             network_revision=snapshot.network.revision,
             network_problems=len(snapshot.network.problems),
@@ -111,6 +134,7 @@ async def _get(services: Services, asked: Asked) -> Answer:
                 dropped=node.usage.dropped,
                 failures=node.usage.failures,
             ),
+            nodes=[Member(**asdict(each)) for each in await node.fleet()],
         )
     )
 
