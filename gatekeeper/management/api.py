@@ -221,12 +221,9 @@ class ManagementApi:
         services = self._services
         if operation.audit is Audit.NO:
             return await operation.handle(services, asked)
-        try:
-            if operation.audit is Audit.WITHIN:
-                return await self._within(visit, operation, asked)
-            return await self._around(visit, operation, asked)
-        finally:
-            self._log.info("management", action=operation.id, actor=asked.actor.key_id)
+        if operation.audit is Audit.WITHIN:
+            return await self._within(visit, operation, asked)
+        return await self._around(visit, operation, asked)
 
     async def _within(
         self, visit: _Visit, operation: Operation, asked: Asked

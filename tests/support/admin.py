@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from support.gates import rules_text
+from yarl import URL
 
 from gatekeeper.facts.admin_keys import issue_admin_key
 from gatekeeper.sources import master_secret, records_url
@@ -75,8 +77,6 @@ class Admins:
         headers = dict(options.pop("headers", {}))
         if key is not None:
             headers.setdefault("Authorization", f"Bearer {self.keys.get(key, key)}")
-        from yarl import URL  # noqa: PLC0415 - kept beside what needs it
-
         url = URL(self.url + path, encoded=True)
         async with self._http.request(method, url, headers=headers, **options) as answer:
             body = await answer.read()
@@ -88,6 +88,29 @@ class Admins:
     async def get(self, path: str, **options: Any) -> Reply:
         """Send a GET."""
         return await self.ask("GET", path, **options)
+
+    async def some_history(self) -> dict[str, str]:
+        """Leave a decision and a verification case behind; needs the account ``watched``.
+
+        Returns their ids, and the revision of the rules in force.
+        """
+        asks = {"model": "demo-small", "messages": [], "max_tokens": 5}
+        async with self.gate.http.post(
+            "/v1/chat/completions", headers=self.gate.headers("watched"), json=asks
+        ) as refused:
+            told = await refused.json()
+            decision_id = refused.headers["x-request-id"]
+        link = URL(re.findall(r"http[^\s\"]+", told["error"]["message"])[0].rstrip("."))
+        async with self.gate.http.post(self.gate.url + link.path, allow_redirects=False) as opened:
+            assert opened.status in {200, 303}
+        cases = await self.get("/v1/cases")
+        rules = await self.get("/v1/rules/active")
+        await self.gate.decision(decision_id)
+        return {
+            "decision_id": decision_id,
+            "case_id": cases.json["items"][0]["id"],
+            "revision": rules.json["revision"],
+        }
 
     async def trail(self, **query: Any) -> list[AuditEntry]:
         """Return the audit trail, oldest first, without what was refused for lack of a key."""
