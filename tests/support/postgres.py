@@ -9,7 +9,7 @@ import subprocess
 import warnings
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import pytest
@@ -17,6 +17,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_STARTS: Final = 5
 
 
 class Postgres:
@@ -70,11 +73,19 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again, if it does not run."""
-        self._server.ensure_postgres_running()
+        for _ in range(_STARTS):
+            try:
+                self._server.ensure_postgres_running()
+            except subprocess.CalledProcessError as error:
+                failed = error  # what is left of the killed one has not quite gone
+            else:
+                return
+        raise failed
 
     def _signal(self, number: signal.Signals) -> list[Any]:
         main = self._server.get_postmaster_info().process
-        # The postmaster first: it must not replace what ends before it.
+        if number != signal.SIGCONT:
+            main.suspend()  # it must neither start a process now, nor replace one that ends
         processes = [main, *main.children(recursive=True)]
         for process in processes:
             with suppress(ProcessLookupError):
