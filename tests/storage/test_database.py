@@ -141,3 +141,10 @@ async def test_tls_is_asked_for_as_everybody_spells_it(postgres: Postgres) -> No
     await (await Records.open(f"{postgres.new_url()}&sslmode=prefer")).close()
     with pytest.raises(RecordsError, match="cannot open the records"):
         await Records.open("postgresql://postgres@127.0.0.1:9/records?sslmode=require")
+
+
+async def test_a_parameter_that_nobody_knows_is_told_without_secrets(postgres: Postgres) -> None:
+    """A misspelt one stops the start with its name; values are not repeated."""
+    with pytest.raises(RecordsError, match="not known, one of colour, host, password") as raised:
+        await Records.open(f"{postgres.new_url()}&password=hunter2&colour=red")
+    assert "hunter2" not in str(raised.value)
