@@ -73,7 +73,7 @@ class Database:
         of a newer release is refused, never altered.
         """
         target = _parse_url(url)
-        place = target.render_as_string(hide_password=True)
+        place = _place(target)
         try:
             if target.get_backend_name() == "sqlite":
                 await asyncio.to_thread(_make_private_file, target.database)
@@ -85,6 +85,12 @@ class Database:
             version = await _version_of(engine)
             if version < SCHEMA_VERSION:
                 version = await _bring_up_to_date(target)
+        except TypeError as error:
+            await engine.dispose()
+            names = ", ".join(sorted(target.query))
+            raise RecordsError(
+                f"cannot open the records at {place}: a parameter is not known, one of {names}"
+            ) from error
         except database._errors as error:
             await engine.dispose()
             raise RecordsError(f"cannot open the records at {place}: {_cause(error)}") from error
@@ -272,6 +278,12 @@ def _parse_url(url: str) -> URL:
         mode = parsed.query["sslmode"]
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return parsed.set(drivername=driver)
+
+
+def _place(target: URL) -> str:
+    """Return the URL without what may be secret."""
+    query = {name: target.query[name] for name in ("host", "port") if name in target.query}
+    return target.set(query=query).render_as_string(hide_password=True)
 
 
 def _make_private_file(database: str | None) -> None:

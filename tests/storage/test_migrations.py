@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from support.old_records import ACCOUNT, AT, in_dialect, version_1
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage import database
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.migrations import STEPS
 from gatekeeper.storage.records import Records
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+    from support.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -215,6 +217,24 @@ async def test_a_step_that_fails_changes_nothing(url: str) -> None:
         await Records.open(url)
     assert "email_pattern" not in (await ask(url, shape))["accounts"][0]
     await sql(url, "DROP TABLE account_notes")
+    await (await Records.open(url)).close()
+    assert await ask(url, differences) == []
+
+
+async def test_a_table_in_use_is_not_waited_for_without_end(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade beside a large import gives up, so that readers need not queue behind it."""
+    monkeypatch.setattr(database, "_DEADLINE_S", 0.3)
+    url = postgres.new_url()
+    await sql(url, *version_1("postgresql"))
+    engine = engine_of(url)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("LOCK TABLE accounts IN ROW EXCLUSIVE MODE")
+        with pytest.raises(RecordsError, match="lock timeout"):
+            await Records.open(url)
+    await engine.dispose()
+    monkeypatch.undo()
     await (await Records.open(url)).close()
     assert await ask(url, differences) == []
 
