@@ -10,6 +10,8 @@ from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.mode import mode
+from gatekeeper.cli.rules import rules
 from gatekeeper.cli.serve import serve
 
 
@@ -26,5 +28,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts):
+for _command in (serve, check, explain, geoip, keys, accounts, rules, mode):
     main.add_command(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import sys
 from datetime import UTC, datetime
@@ -94,6 +95,14 @@ def with_records(settings: Settings, work: Callable[[Records], Awaitable[_Result
     except (RecordsError, OSError) as error:
         click.echo(f"The records cannot be used: {error}", err=True)
         raise SystemExit(MISTAKES) from error
+
+
+def operator() -> str:
+    """Return who runs this command, as histories name it."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user need not have a name
+        return f"cli:{os.getuid()}"
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
