@@ -24,7 +24,7 @@ from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import RuleChange, rule_changes, weakened_embargoes
 from gatekeeper.storage.rule_history import Conflict, Source

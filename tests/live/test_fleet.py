@@ -18,7 +18,7 @@ from support.live import (
 )
 
 from gatekeeper.live.fleet import TELL_S, Identity, Live, Watches
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip, Settings
 from gatekeeper.storage.controls import Controls, ModeOverride
