@@ -24,6 +24,7 @@ from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
+from gatekeeper.live.outcome import What
 from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
@@ -283,6 +284,16 @@ class App:
             lambda: len(self.gate.snapshot.network.problems),
         )
         self._declare_network_gauges()
+        live = self.live
+        self.metrics.gauges(
+            "gatekeeper_refused_state",
+            "1 while a changed file is refused and the last good state serves on.",
+            ("what",),
+            lambda: {
+                (What.RULES,): live.rules.last_refused is not None,
+                (What.NETWORKS,): live.networks.last_refused is not None,
+            },
+        )
         self.metrics.gauges(
             "gatekeeper_mode",
             "1 for the mode in force, 0 for the others.",

@@ -109,7 +109,9 @@ async def test_h35_a_bad_file_is_refused_while_calls_go_on(gates: Gates, tmp_pat
             assert gate.app.gate.snapshot.rules.revision == good
     told = [line["problem"] for line in logs if line["event"] == "rules_refused"]
     assert len(told) == 3, told  # the rate, the word, and what the word should have been
-    assert 'gatekeeper_reloads_total{outcome="refused",what="rules"} 1.0' in await first.metrics()
+    metrics = await first.metrics()
+    assert 'gatekeeper_reloads_total{outcome="refused",what="rules"} 1.0' in metrics
+    assert 'gatekeeper_refused_state{what="rules"} 1.0' in metrics
     write_rules(folder, limited(3))
     await serves(second, revision_of(limited(3)))
     assert first.app.live.rules.last_refused is None

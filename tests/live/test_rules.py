@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders import default_pack
 from support.live import (
     FlakyDatabase,
     keeper_of,
@@ -442,3 +445,16 @@ async def activate(database: FlakyDatabase, text: str) -> None:
     await RuleHistory(database).activate(
         revision_of(text), {"rules.yaml": text}, at=2.0, by="ops", source=Source.API
     )
+
+
+def test_h41_rules_that_were_replaced_leave_no_cycle() -> None:
+    """Reloads must not pile up until the next full collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        rules = default_pack()
+        gone = weakref.ref(rules.signals[0].when.evaluate)
+        del rules
+        assert gone() is None
+    finally:
+        gc.enable()
