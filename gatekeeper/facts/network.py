@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
+from weakref import proxy
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
 from gatekeeper.facts.feed_files import LoadedFeeds
@@ -67,6 +68,7 @@ class NetworkData:
     """All network data of one snapshot. Immutable, but for a bounded cache of its own answers."""
 
     __slots__ = (
+        "__weakref__",
         "_databases",
         "_key",
         "_lists",
@@ -139,7 +141,9 @@ class NetworkData:
         """The sources one by one, as far as they were loaded from files."""
         seen = "\n".join(f"{source.name} {source.revision}" for source in self.sources)
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
-        self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(self._look_up)
+        # No cycle: data that was replaced is tens of megabytes, and must not wait for a collection.
+        look_up = partial(NetworkData._look_up, proxy(self))
+        self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(look_up)
         """Return the facts of a canonical address; at most 65,536 answers are remembered."""
 
     @classmethod

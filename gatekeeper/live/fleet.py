@@ -12,7 +12,8 @@ from gatekeeper import __version__
 from gatekeeper.live.desk import RuleDesk
 from gatekeeper.live.modes import ModeDesk, ModeKeeper
 from gatekeeper.live.networks import NetworkKeeper, watch_networks
-from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper, watch_rules
+from gatekeeper.live.rule_files import watch_rules
+from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper
 from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.controls import Controls
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.live.files import Cause, FileWatch
     from gatekeeper.live.outcome import Judging
-    from gatekeeper.live.rules import RuleFiles
+    from gatekeeper.live.rule_files import RuleFiles
     from gatekeeper.settings import Settings
     from gatekeeper.storage.database import Database
     from gatekeeper.telemetry import Metrics

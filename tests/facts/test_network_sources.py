@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 from support.mmdb_files import write_mmdb
@@ -136,3 +138,18 @@ def test_files_beside_a_list_are_known(tmp_path: Path) -> None:
     data = load(Geoip(databases=(), networks=(path,)))
     assert data.problems == ()
     assert data.parts.lists[path].files == (tmp_path / "more" / "exits.txt",)
+
+
+def test_h41_data_that_was_replaced_is_gone_at_once(tmp_path: Path) -> None:
+    """No cycle keeps tens of megabytes until the next full collection, answers given or not."""
+    data = load(Geoip(databases=(write_database(tmp_path, 5),), networks=()))
+    address = parse_address("20.1.2.3")
+    assert address is not None
+    assert data.observe(address).country == "DE"
+    gone = weakref.ref(data)
+    gc.disable()
+    try:
+        del data
+        assert gone() is None
+    finally:
+        gc.enable()
