@@ -447,3 +447,17 @@ async def test_h37_a_database_that_lost_networks_is_refused(tmp_path: Path) -> N
     assert "shrink" in refused.detail
     assert "--accept-size city" in refused.detail
     assert (await place.update("city"))["city"].state is State.UPDATED
+
+
+async def test_h16_a_damaged_database_is_told_and_fetched_again(tmp_path: Path) -> None:
+    """What was altered in place is not believed, though it may still be a sound file."""
+    place = Place(tmp_path, [of_database(database(tmp_path / "source", 100))])
+    place.now = 4_000_000_000.0  # written just now, by a clock of another time
+    await place.update()
+    (name,) = place.manifest().files
+    database(place.geoip.feeds_dir / name, 90)
+    data = place.load()
+    assert data.sources == ()
+    assert "gatekeeper geoip update" in data.problems[0].message
+    await place.update()
+    assert place.load().problems == ()
