@@ -272,6 +272,17 @@ async def test_h16_a_damaged_manifest_is_told_and_made_again(tmp_path: Path, con
     assert place.load().problems == ()
 
 
+async def test_a_manifest_out_of_reach_is_not_replaced(tmp_path: Path) -> None:
+    """What cannot be read now may be whole: no update begins without it."""
+    source = tmp_path / "exits"
+    source.write_text(addresses(10))
+    place = Place(tmp_path, [of_file(source)])
+    (place.geoip.feeds_dir / "manifest.json").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        await place.update()
+    assert place.files() == {"manifest.json"}
+
+
 async def test_a_name_out_of_the_directory_is_no_manifest(tmp_path: Path) -> None:
     """A whole entry under a traversing name is refused as well."""
     source = tmp_path / "exits"
