@@ -90,7 +90,7 @@ def test_a_directory_that_cannot_be_written_is_told(run: Run, feeds: Path) -> No
     """Exit 1 and a sentence, no traceback."""
     (feeds / "data").mkdir()
     (feeds / "data" / "feeds").write_text("a file")
-    assert "cannot be written" in run("lists", "update", code=1).stderr
+    assert "cannot be used" in run("lists", "update", code=1).stderr
 
 
 def test_a_second_update_at_once_is_told(run: Run, feeds: Path) -> None:
