@@ -135,9 +135,13 @@ def vendor_of(
     """Return who checks identities; raises :class:`StartError` for a secret."""
     if step_up.vendor == "none":
         return None
-    secrets = [read_secret(step_up.vendor_key or SecretSource(), environ)]
-    for source in step_up.webhook_secrets:
-        secrets.append(read_secret(source, environ, min_bytes=_MIN_WEBHOOK_SECRET_BYTES))
+    secrets = [
+        read_secret(step_up.vendor_key or SecretSource(), environ),
+        *(
+            read_secret(source, environ, min_bytes=_MIN_WEBHOOK_SECRET_BYTES)
+            for source in step_up.webhook_secrets
+        ),
+    ]
     if mistakes := [each for each in secrets if isinstance(each, Mistake)]:
         raise StartError(mistakes)
     key, *webhook_secrets = [each.decode() for each in secrets if isinstance(each, bytes)]

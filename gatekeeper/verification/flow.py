@@ -42,6 +42,7 @@ _MOST_DUE: Final = 20
 """Cases that one round of reconciling looks at."""
 _KEEP_DELIVERIES_S: Final = 30 * 86_400.0
 
+_OVER: Final = frozenset({CaseState.REJECTED, CaseState.EXPIRED})
 _FINDINGS: Final = {
     VendorState.DECLINED: CaseEvent.DECLINED,
     VendorState.LAPSED: CaseEvent.LAPSED,
@@ -103,6 +104,14 @@ class CaseFlow:
 
     async def open(self, claims: LinkClaims, return_url: str, at: float) -> Opened:
         """Begin or continue the check that a link asks for."""
+        found = await self._open(claims, return_url, at)
+        over = found.case is not None and found.case.state in _OVER
+        if found.outcome is Opening.UNDER_WAY and over:
+            # The try of an earlier link turned out to have ended: this one may begin the next.
+            return await self._open(claims, return_url, at)
+        return found
+
+    async def _open(self, claims: LinkClaims, return_url: str, at: float) -> Opened:
         outcome, case = await self.cases.open(
             claims.account_id,
             claims.assurance,
@@ -121,10 +130,12 @@ class CaseFlow:
         if self.vendor is None or case.vendor != self.vendor.name:
             return Opened(outcome, case)
         session = await self._session(self.vendor, case, return_url, at)
-        if session is None:
-            return Opened(outcome, case)
         case = await self.cases.get(case.id) or case
+        if session is None and case.reference is None:  # another node has begun another try
+            return Opened(outcome, case)
         moved = await self._apply(case, session, at)
+        if session is None:
+            return Opened(outcome, moved or case)
         return Opened(outcome, moved or case, None if moved else session.url)
 
     async def look(self, claims: LinkClaims, at: float) -> CaseRow | None:
@@ -259,13 +270,15 @@ class CaseFlow:
         await self.moved(finding.event, moved, at)
         return moved, change
 
-    async def _apply(self, case: CaseRow, session: VendorSession, at: float) -> CaseRow | None:
+    async def _apply(
+        self, case: CaseRow, session: VendorSession | None, at: float
+    ) -> CaseRow | None:
         """Move a case that its session shows to be over already."""
         finding = self._finding(case, session)
         if finding is None:
             return None
         change, moved = await self.cases.apply(
-            case.id, finding, at=at, valid_s=self.rules.valid_s, reference=session.reference
+            case.id, finding, at=at, valid_s=self.rules.valid_s, reference=case.reference
         )
         if change is Change.DONE and moved is not None:
             await self.moved(finding.event, moved, at)
@@ -292,11 +305,12 @@ class CaseFlow:
     def _may_ask(self, case: CaseRow, at: float) -> bool:
         if case.state is not CaseState.PENDING or not self._is_askable(case):
             return False
-        if at - self._asked_at.get(case.id, 0.0) < _AGAIN_S:
+        try_key = f"{case.id}-{case.attempt}"
+        if at - self._asked_at.get(try_key, 0.0) < _AGAIN_S:
             return False
         if len(self._asked_at) >= _REMEMBERED:
             self._asked_at.clear()
-        self._asked_at[case.id] = at
+        self._asked_at[try_key] = at
         return True
 
     def _tell(self, event: CaseEvent, case: CaseRow) -> None:
