@@ -129,14 +129,11 @@ class CaseFlow:
             self._tell(CaseEvent.OPENED, case)
         if self.vendor is None or case.vendor != self.vendor.name:
             return Opened(outcome, case)
-        session = await self._session(self.vendor, case, return_url, at)
-        case = await self.cases.get(case.id) or case
-        if session is None and case.reference is None:  # another node has begun another try
-            return Opened(outcome, case)
-        moved = await self._apply(case, session, at)
-        if session is None:
-            return Opened(outcome, moved or case)
-        return Opened(outcome, moved or case, None if moved else session.url)
+        case, session = await self._session(self.vendor, case, return_url, at)
+        moved, change = await self._apply(case, session, at)
+        if moved is None and change is Change.NOT_NOW and session is not None and session.url:
+            return Opened(outcome, case, session.url)
+        return Opened(outcome, moved or await self.cases.get(case.id))
 
     async def look(self, claims: LinkClaims, at: float) -> CaseRow | None:
         """Return the case of a link; one under way is asked about, so that no webhook is needed."""
@@ -230,19 +227,19 @@ class CaseFlow:
 
     async def _session(
         self, vendor: Vendor, case: CaseRow, return_url: str, at: float
-    ) -> VendorSession | None:
-        """Return the one session of a try, begun if need be."""
+    ) -> tuple[CaseRow, VendorSession | None]:
+        """Return a try with its one session, begun if need be; ``None`` if the vendor lost it."""
         async with self._questions:
             if case.reference is not None:
-                return await vendor.fetch(case.reference)
+                return case, await vendor.fetch(case.reference)
             request = StartRequest(case.id, case.attempt, case.assurance, return_url)
             session = await vendor.start(request)
             kept = await self.cases.attach(case, session.reference, at=at)
             if kept is None or kept.reference is None or kept.attempt != case.attempt:
-                return None
+                raise VendorError("another try was begun meanwhile")
             if kept.reference != session.reference:
-                return await vendor.fetch(kept.reference)
-            return session
+                return kept, await vendor.fetch(kept.reference)
+            return kept, session
 
     async def _settle(
         self, case: CaseRow, at: float, delivery: tuple[str, str] | None = None
@@ -252,6 +249,16 @@ class CaseFlow:
             return None, Change.NOT_NOW
         async with self._questions:
             session = await self.vendor.fetch(case.reference)
+        return await self._apply(case, session, at, delivery)
+
+    async def _apply(
+        self,
+        case: CaseRow,
+        session: VendorSession | None,
+        at: float,
+        delivery: tuple[str, str] | None = None,
+    ) -> tuple[CaseRow | None, Change]:
+        """Move a case to where its session stands; ``None`` for the case if it did not move."""
         finding = self._finding(case, session)
         if finding is None:
             if delivery is not None:
@@ -269,20 +276,6 @@ class CaseFlow:
             return None, change
         await self.moved(finding.event, moved, at)
         return moved, change
-
-    async def _apply(
-        self, case: CaseRow, session: VendorSession | None, at: float
-    ) -> CaseRow | None:
-        """Move a case that its session shows to be over already."""
-        finding = self._finding(case, session)
-        if finding is None:
-            return None
-        change, moved = await self.cases.apply(
-            case.id, finding, at=at, valid_s=self.rules.valid_s, reference=case.reference
-        )
-        if change is Change.DONE and moved is not None:
-            await self.moved(finding.event, moved, at)
-        return moved
 
     def _finding(self, case: CaseRow, session: VendorSession | None) -> Finding | None:
         actor = f"vendor:{case.vendor}"
