@@ -64,6 +64,7 @@ class Directory:
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._fresh_at: float | None = None
         self._failing = True
+        self._refreshing = asyncio.Lock()
         self.failures = 0
         """Refreshes that failed, ever."""
         self.dropped = 0
@@ -90,8 +91,9 @@ class Directory:
     async def refresh(self, at: float) -> bool:
         """Write what waits, read what changed; return whether the records answered."""
         try:
-            await self._flush()
-            await self._follow(page_rows=_REFRESH_ROWS)
+            async with self._refreshing:  # two at once could lay an older row over a newer one
+                await self._flush()
+                await self._follow(page_rows=_REFRESH_ROWS)
         except (RecordsError, TimeoutError) as error:
             self._failing = True
             self.failures += 1
