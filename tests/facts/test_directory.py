@@ -55,11 +55,13 @@ class Failing(Database):
     broken = False
 
     def reading(self) -> Any:
+        """Read, unless broken."""
         if self.broken:
             raise RecordsError("gone")
         return super().reading()
 
     def writing(self, **options: Any) -> Any:
+        """Write, unless broken."""
         if self.broken:
             raise RecordsError("gone")
         return super().writing(**options)
