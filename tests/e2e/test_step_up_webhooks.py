@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from support.gates import eventually
+from support.gates import SOON_S, eventually
+from support.served import served
 from support.vendors import (
+    API_KEY,
     OLD_SECRET,
     SECRET,
     WEBHOOK,
@@ -286,3 +289,60 @@ async def test_h39_a_flood_of_forged_ones_is_not_read(
     elsewhere = {"X-Forwarded-For": "8.8.8.8"}
     assert await post(gate, told(session_id), **elsewhere) == 204
     assert await state(gate) is CaseState.VERIFIED
+
+
+class Watched(dict[str, Any]):
+    """Sessions that tell when somebody has asked for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    def get(self, *arguments: Any) -> Any:
+        """Tell, then answer."""
+        self.asked.set()
+        return super().get(*arguments)
+
+
+async def test_h39_a_node_killed_before_its_commit_loses_nothing(
+    gates: Gates, sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    """SIGKILL after the vendor was asked, before the commit: the next delivery has the whole effect.
+
+    The records are locked from outside, so that the node is surely waiting to write when it dies.
+    """
+    for name, text in (("secret", "s" * 40), ("key", API_KEY), ("hook", SECRET)):
+        (tmp_path / name).write_text(text)
+    shared: dict[str, Any] = {
+        "records_url": f"sqlite:///{tmp_path / 'records.db'}",
+        "secret": SecretSource(file=tmp_path / "secret"),
+        "step_up": sandbox.step_up().model_copy(
+            update={
+                "vendor_key": SecretSource(file=tmp_path / "key"),
+                "webhook_secrets": (SecretSource(file=tmp_path / "hook"),),
+            }
+        ),
+    }
+    gate, session_id = await begun(gates, sandbox, **shared)
+    watched = Watched()
+    watched.update(sandbox.cloud.sessions)
+    sandbox.cloud.sessions = watched
+    geoip, model = gate.settings.geoip, gate.upstream.url
+    async with served(tmp_path / "doomed", geoip, model, **shared) as doomed:
+        sandbox.cloud.held = None
+        sandbox.cloud.reports_to(f"http://127.0.0.1:{doomed.port}{WEBHOOK}")
+        lock = sqlite3.connect(tmp_path / "records.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        watched.asked.clear()
+        sandbox.cloud.decide(session_id, "pass")
+        async with asyncio.timeout(SOON_S):
+            await watched.asked.wait()
+        doomed.kill()
+        assert await doomed.ended() != 0
+        sandbox.cloud.reports_to(f"{gate.url}{WEBHOOK}")
+        lock.execute("ROLLBACK")
+        lock.close()
+    await eventually(lambda: passes(gate))
+    assert await count(gate, "applied") == 1
+    (case,) = await gate.app.verification.desk.page()
+    assert len(await gate.app.verification.desk.history(case.id)) == 2
