@@ -102,8 +102,11 @@ class CaseFlow:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._asked_at: dict[str, float] = {}
 
-    async def open(self, claims: LinkClaims, return_url: str, at: float) -> Opened:
-        """Begin or continue the check that a link asks for."""
+    async def open(self, claims: LinkClaims, return_url: Callable[[str], str], at: float) -> Opened:
+        """Begin or continue the check that a link asks for.
+
+        ``return_url`` says where the vendor's page leads back to, by the id of the case.
+        """
         found = await self._open(claims, return_url, at)
         over = found.case is not None and found.case.state in _OVER
         if found.outcome is Opening.UNDER_WAY and over:
@@ -111,7 +114,9 @@ class CaseFlow:
             return await self._open(claims, return_url, at)
         return found
 
-    async def _open(self, claims: LinkClaims, return_url: str, at: float) -> Opened:
+    async def _open(
+        self, claims: LinkClaims, return_url: Callable[[str], str], at: float
+    ) -> Opened:
         outcome, case = await self.cases.open(
             claims.account_id,
             claims.assurance,
@@ -129,23 +134,22 @@ class CaseFlow:
             self._tell(CaseEvent.OPENED, case)
         if self.vendor is None or case.vendor != self.vendor.name:
             return Opened(outcome, case)
-        case, session = await self._session(self.vendor, case, return_url, at)
+        case, session = await self._session(self.vendor, case, return_url(case.id), at)
         moved, change = await self._apply(case, session, at)
         if moved is None and change is Change.NOT_NOW and session is not None and session.url:
             return Opened(outcome, case, session.url)
         return Opened(outcome, moved or await self.cases.get(case.id))
 
-    async def look(self, claims: LinkClaims, at: float) -> CaseRow | None:
-        """Return the case of a link; one under way is asked about, so that no webhook is needed."""
-        case = await self.cases.of_account(claims.account_id, claims.assurance)
-        if case is None or not self._may_ask(case, at):
+    async def look(self, case: CaseRow, at: float) -> CaseRow:
+        """Return a case as it stands now; the vendor is asked, so that no webhook is needed."""
+        if not self._may_ask(case, at):
             return case
         try:
             moved, _ = await self._settle(case, at)
         except VendorError as error:
             self._log.warning("vendor", problem=str(error))
             return case
-        return moved or await self.cases.get(case.id)  # a webhook may have been faster
+        return moved or await self.cases.get(case.id) or case  # a webhook may have been faster
 
     async def take_webhook(
         self, headers: Mapping[str, str], body: bytes, at: float

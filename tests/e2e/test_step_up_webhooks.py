@@ -307,7 +307,7 @@ class Watched(dict[str, Any]):
 async def test_h39_a_node_killed_before_its_commit_loses_nothing(
     gates: Gates, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
-    """SIGKILL after the vendor was asked, before the commit: the next delivery has the whole effect.
+    """SIGKILL after the vendor was asked, before the commit: the next delivery does it all.
 
     The records are locked from outside, so that the node is surely waiting to write when it dies.
     """

@@ -114,7 +114,7 @@ class Node:
 
     async def open(self, link: str = "dec_1", at: float = AT) -> Any:
         """Open a link of ``acme``."""
-        return await self.flow.open(LinkClaims("acme", IAL1, link, 0), "https://gate/done", at)
+        return await self.flow.open(LinkClaims("acme", IAL1, link, 0), str, at)
 
     async def assurance(self) -> Assurance:
         """Return what ``acme`` has proven."""
@@ -258,13 +258,13 @@ async def test_pages_ask_the_vendor_now_and_then(records: Records) -> None:
     node = Node(records, clinic)
     await node.open()
     clinic.asked = 0
-    claims = LinkClaims("acme", IAL1, "dec_1", 0)
+    (case,) = await node.flow.cases.page()
     for tenths in range(30):
-        await node.flow.look(claims, AT + tenths / 10)
+        await node.flow.look(case, AT + tenths / 10)
     assert clinic.asked == 2
     for number in range(5_000):
         node.flow._asked_at[str(number)] = AT
-    await node.flow.look(claims, AT + 100)
+    await node.flow.look(case, AT + 100)
     assert len(node.flow._asked_at) == 1
 
 
@@ -353,7 +353,8 @@ class Play:
 
     async def look(self) -> None:
         """Come back from the vendor."""
-        await self.node.flow.look(LinkClaims("acme", IAL1, f"dec_{self.link}", 0), self.at)
+        for case in await self.node.flow.cases.page():
+            await self.node.flow.look(case, self.at)
 
     async def ring(self, reference: str) -> None:
         """Let a webhook come."""

@@ -15,7 +15,7 @@ from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch
 from gatekeeper.telemetry import Metrics
-from gatekeeper.verification.links import PREFIX, LinkSigner
+from gatekeeper.verification.links import CHECKS, PREFIX, LinkSigner
 from gatekeeper.verification.pages import PageCall
 from gatekeeper.verification.service import Verification, new_case_id
 
@@ -83,16 +83,25 @@ async def asked(
     return response
 
 
+async def opened(made: Verification, path: str) -> str:
+    """Press the button of a link; return the path of the check."""
+    found = await asked(made, path, "POST")
+    assert found.status == 303
+    return CHECKS + found.headers["Location"].removeprefix("../checks/")
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
         (path_of(), 200, "account acct-1 to level ial1 and name the decision dec_1"),
         (PREFIX + "forged", 410, "refused request again"),
-        (PREFIX + "forged/done", 410, "refused request again"),
-        (PREFIX + "forged/state", 410, "refused request again"),
         (PREFIX, 404, "no such page"),
         (PREFIX + "a/b", 404, "no such page"),
-        (PREFIX + "a/done/", 404, "no such page"),
+        (CHECKS, 404, "no such page"),
+        (CHECKS + "case_guess", 404, "no such page"),
+        (CHECKS + "case_guess/state", 404, "no such page"),
+        (CHECKS + "case_guess/other", 404, "no such page"),
+        (CHECKS + "%00", 404, "no such page"),
         ("/gatekeeper/v1/other", 404, "no such page"),
         ("/gatekeeper/v1/assets/secret", 404, "no such page"),
         ("/gatekeeper/v1/assets/../html.py", 404, "no such page"),
@@ -108,15 +117,13 @@ async def test_pages(records: Records, path: str, status: int, says: str) -> Non
 
 
 async def test_expired_link(records: Records) -> None:
-    """A link is judged by the moment of the call; its result can be seen for longer."""
+    """A link is judged by the moment of the call; how its check went can be seen for longer."""
     made = verification(records)
-    for path, at, status in (
-        (path_of(), AT + 60, 410),
-        (f"{path_of()}/done", AT + 60, 200),
-        (f"{path_of()}/done", AT + 660, 410),
-    ):
-        assert (await asked(made, path, at=at)).status == status
-    assert (await asked(made, path_of(), "POST", at=AT + 60)).status == 410
+    path = path_of()
+    check = await opened(made, path)
+    assert (await asked(made, path, at=AT + 60)).status == 410
+    assert (await asked(made, path, "POST", at=AT + 60)).status == 410
+    assert (await asked(made, check, at=AT + 1e6)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -128,13 +135,9 @@ async def test_support(records: Records, support: str, says: str) -> None:
     assert says in ((await asked(verification(records, support), path_of())).text or "")
 
 
-@pytest.mark.parametrize("where", ["", "/done"])
-async def test_nothing_on_the_page_runs(records: Records, where: str) -> None:
+async def test_nothing_on_the_page_runs(records: Records) -> None:
     """Account names are escaped, and the browser is told to run, frame and keep nothing."""
-    made = verification(records)
-    path = path_of("<script>'\"&")
-    assert (await asked(made, path, "POST")).status == 303
-    page = await asked(made, path + where)
+    page = await asked(verification(records), path_of("<script>'\"&"))
     text = page.text or ""
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -153,7 +156,7 @@ async def test_pages_without_a_form_send_none(records: Records) -> None:
     made = verification(records)
     first = await asked(made, path_of())
     assert "form-action 'self';" in first.headers["Content-Security-Policy"]
-    last = await asked(made, f"{path_of()}/done")
+    last = await asked(made, await opened(made, path_of()))
     assert "form-action 'none'" in last.headers["Content-Security-Policy"]
 
 
@@ -163,15 +166,32 @@ async def test_the_way_on_is_relative(records: Records) -> None:
     path = path_of()
     response = await asked(made, path, "POST", Host="evil.example", **{"X-Forwarded-Host": "evil"})
     assert response.status == 303
-    assert response.headers["Location"] == f"{path.rpartition('/')[2]}/done"
-    assert SIGNER.done_url("t") == "https://gate.example/base/gatekeeper/v1/verify/t/done"
+    (case,) = await made.desk.page()
+    assert response.headers["Location"] == f"../checks/{case.id}"
+    assert SIGNER.check_url("c") == "https://gate.example/base/gatekeeper/v1/checks/c"
+
+
+async def test_a_check_names_no_account(records: Records) -> None:
+    """The vendor knows the page that it leads back to; nothing on it says who it is about."""
+    made = verification(records)
+    check = await opened(made, path_of())
+    for path in (check, f"{check}/state"):
+        assert "acct-1" not in ((await asked(made, path)).text or "")
+
+
+async def test_who_is_proven_already_needs_no_case(records: Records) -> None:
+    """An operator has set the assurance: the button says so at once."""
+    await records.upsert_account(AccountPatch("acct-1", {"assurance": Assurance.IAL2}), at=AT)
+    found = await asked(verification(records), path_of(), "POST")
+    assert (found.status, "is verified" in (found.text or "")) == (200, True)
 
 
 @pytest.mark.parametrize(
     ("path", "link"),
     [
         (path_of(), "../assets/page.css"),
-        (f"{path_of()}/done", "../../assets/page.css"),
+        (CHECKS + "case_guess", "../assets/page.css"),
+        (CHECKS + "case_guess/other", "../../assets/page.css"),
         ("/gatekeeper/v1/other", "assets/page.css"),
         ("/gatekeeper/x", "v1/assets/page.css"),
     ],
@@ -194,13 +214,13 @@ async def test_assets(records: Records, name: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("where", "method", "allowed"),
-    [("", "DELETE", "GET, HEAD, POST"), ("/done", "POST", "GET, HEAD"), ("/state", "PUT", "")],
+    [(path_of(), "DELETE", "GET, HEAD, POST"), (CHECKS + "case_1", "POST", "GET, HEAD")],
 )
 async def test_methods(records: Records, where: str, method: str, allowed: str) -> None:
     """What cannot be done is told with what can."""
-    found = await asked(verification(records), path_of() + where, method)
+    found = await asked(verification(records), where, method)
     assert found.status == 405
-    assert allowed in found.headers["Allow"]
+    assert found.headers["Allow"] == allowed
 
 
 async def test_a_form_that_is_too_large_or_from_elsewhere(records: Records) -> None:
