@@ -115,7 +115,7 @@ const SAMPLES = { account_id: "acme", organization_id: "acme" };
 
 function curlOf(method, path, operation) {
   const filled = path.replace(/\{(\w+)\}/g, (_, name) => SAMPLES[name] || `${name.toUpperCase()}`);
-  const lines = [`curl -H "Authorization: Bearer $GATEKEEPER_ADMIN_KEY"`];
+  const lines = [`curl -H "Authorization: Bearer $ADMIN_KEY"`];
   if (method !== "get") lines[0] = lines[0].replace("curl", `curl -X ${method.toUpperCase()}`);
   for (const parameter of operation.parameters || []) {
     if (parameter.in === "header" && parameter.required) lines.push(`  -H '${parameter.name}: "ETAG"'`);
