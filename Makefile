@@ -22,9 +22,9 @@ help: ## Say what there is
 # --- run ---
 
 .PHONY: run
-run: $(RUN_READY) ## Start the gate before a demo endpoint, or UPSTREAM=http://host:port (PORT, OPS_PORT)
+run: $(RUN_READY) ## Start the gate before a demo endpoint, or UPSTREAM=http://host:port (PORT, OPS_PORT, ADMIN_PORT)
 	@exec $(VENV)/bin/gatekeeper serve $(if $(UPSTREAM),--upstream '$(UPSTREAM)',--demo) \
-		$(if $(PORT),--port '$(PORT)') $(if $(OPS_PORT),--ops-port '$(OPS_PORT)')
+		$(if $(PORT),--port '$(PORT)') $(if $(OPS_PORT),--ops-port '$(OPS_PORT)') $(if $(ADMIN_PORT),--admin-port '$(ADMIN_PORT)')
 
 # --- tests and checks ---
 

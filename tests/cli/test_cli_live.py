@@ -104,7 +104,16 @@ def test_a_served_gate_follows_commands_and_sighup(run: Run, tmp_path: Path) -> 
     """Activated by command, taken back by SIGHUP: the files of the gate hold again; no restart."""
     rules = tmp_path / "rules"
     shutil.copytree(ROOT / "rules", rules)
-    arguments = ("--upstream", "http://127.0.0.1:9", "--port", "0", "--ops-port", "0")
+    arguments = (
+        "--upstream",
+        "http://127.0.0.1:9",
+        "--port",
+        "0",
+        "--ops-port",
+        "0",
+        "--admin-port",
+        "0",
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "gatekeeper", "serve", *arguments, "--rules-dir", str(rules)],
         cwd=ROOT,

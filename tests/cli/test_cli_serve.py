@@ -82,7 +82,9 @@ def free_port() -> str:
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Start the demo; yield the process and what it printed."""
-    process = served(tmp_path, "--demo", "--port", free_port(), "--ops-port", "0")
+    process = served(
+        tmp_path, "--demo", "--port", free_port(), "--ops-port", "0", "--admin-port", "0"
+    )
     with process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -154,7 +156,16 @@ def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
     rules = tmp_path / "rules"
     rules.mkdir()
     (rules / "one.yaml").write_text("version: 1\n")
-    upstream = ("--upstream", "http://127.0.0.1:1", "--ops-port", "0", "--log-format", "console")
+    upstream = (
+        "--upstream",
+        "http://127.0.0.1:1",
+        "--ops-port",
+        "0",
+        "--admin-port",
+        "0",
+        "--log-format",
+        "console",
+    )
     told = run("serve", *upstream, "--rules-dir", str(rules), code=2).stderr
     assert "one.yaml" in told
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -176,7 +187,7 @@ def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) ->
         served(
             tmp_path,
             *("--upstream", f"http://127.0.0.1:{model_port}"),
-            *("--port", port, "--ops-port", "0"),
+            *("--port", port, "--ops-port", "0", "--admin-port", "0"),
         ) as gate,
     ):
         try:
