@@ -6,10 +6,17 @@ import click
 
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
+from gatekeeper.cli.admin_keys import admin_keys
+from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
+from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.mode import mode
+from gatekeeper.cli.organizations import organizations
+from gatekeeper.cli.rules import rules
+from gatekeeper.cli.sandbox import sandbox_vendor
 from gatekeeper.cli.serve import serve
 
 
@@ -26,5 +33,19 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts):
+for _command in (
+    serve,
+    check,
+    explain,
+    geoip,
+    lists,
+    keys,
+    accounts,
+    organizations,
+    cases,
+    rules,
+    mode,
+    admin_keys,
+    sandbox_vendor,
+):
     main.add_command(_command)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from sqlalchemy import Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage import organizations
+from gatekeeper.storage.account_search import conditions
 from gatekeeper.storage.database import Database, RecordsError, take_numbers
 from gatekeeper.storage.records_schema import (
     ACCOUNTS,
     API_KEYS,
+    AccountConflict,
     AccountPatch,
     AccountRow,
     Changes,
@@ -28,12 +31,20 @@ from gatekeeper.storage.schema import META
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_BATCH_ROWS: Final = 500
+    from gatekeeper.storage.account_search import AccountQuery
+
+_BATCH_ROWS: Final = 100
+"""Few, so that an import through the API of a running gate holds up its calls for some ten ms."""
 _ACCOUNT_COLUMNS: Final = tuple(ACCOUNTS.c[field.name] for field in fields(AccountRow))
 _KEY_COLUMNS: Final = tuple(API_KEYS.c[field.name] for field in fields(KeyRow))
+_COLUMNS: Final = {
+    ACCOUNTS.name: _ACCOUNT_COLUMNS,
+    API_KEYS.name: _KEY_COLUMNS,
+    organizations.ORGANIZATIONS.name: organizations.COLUMNS,
+}
 
 
 class Records:
@@ -51,14 +62,32 @@ class Records:
         """Close every connection."""
         await self.database.close()
 
-    async def upsert_account(self, patch: AccountPatch, *, at: float) -> AccountRow:
-        """Set what ``patch`` names on one account, creating it when there is none."""
-        async with self.database.writing() as connection:
-            await self._put_accounts(connection, [patch], at=at)
-            row = await connection.execute(
-                select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == patch.id)
-            )
-            return _account(row.one())
+    @overload
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: None = None
+    ) -> AccountRow: ...
+    @overload
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: int
+    ) -> AccountRow | AccountConflict: ...
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: int | None = None
+    ) -> AccountRow | AccountConflict:
+        """Set what ``patch`` names on one account, creating it when there is none.
+
+        With ``expected_seq`` only if that is its version; 0 expects that there is none yet.
+        """
+        one = select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == patch.id)
+        try:
+            async with self.database.writing() as connection:
+                # Taken first: other writers wait from here on, so that what is read stays true.
+                seq = await take_numbers(connection, 1)
+                if expected_seq is not None:
+                    _demand(expected_seq, (await connection.execute(one)).one_or_none())
+                await self._put_accounts(connection, [patch], seq=seq, at=at)
+                return _account((await connection.execute(one)).one())
+        except _ConflictError as conflict:
+            return AccountConflict(conflict.current)
 
     async def import_accounts(self, patches: Iterable[AccountPatch], *, at: float) -> ImportCount:
         """Apply all ``patches`` in one transaction: either every account is set or none."""
@@ -66,7 +95,8 @@ class Records:
             before = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
             rows = 0
             for batch in _batches(patches):
-                await self._put_accounts(connection, batch, at=at)
+                seq = await take_numbers(connection, len(batch))
+                await self._put_accounts(connection, batch, seq=seq, at=at)
                 rows += len(batch)
             after = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
         created = after - before
@@ -99,13 +129,20 @@ class Records:
 
     async def accounts(self, *, after: str = "", limit: int = 100) -> tuple[AccountRow, ...]:
         """Return a page of accounts by id, from the first id greater than ``after``."""
+        return await self._page([], after, limit)
+
+    async def search(
+        self, query: AccountQuery, *, at: float, after: str = "", limit: int = 100
+    ) -> tuple[AccountRow, ...]:
+        """Return a page of the accounts that ``query`` describes; bans are judged as of ``at``."""
+        return await self._page(conditions(query, at=at), after, limit)
+
+    async def _page(
+        self, where: Sequence[ColumnElement[bool]], after: str, limit: int
+    ) -> tuple[AccountRow, ...]:
+        query = select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id > after, *where)
         async with self.database.reading() as connection:
-            rows = await connection.execute(
-                select(*_ACCOUNT_COLUMNS)
-                .where(ACCOUNTS.c.id > after)
-                .order_by(ACCOUNTS.c.id)
-                .limit(limit)
-            )
+            rows = await connection.execute(query.order_by(ACCOUNTS.c.id).limit(limit))
             return tuple(_account(row) for row in rows)
 
     async def create_key(self, key: KeyRow) -> KeyCreation:
@@ -161,22 +198,31 @@ class Records:
                 return Changes((), (), position, complete=True)
             accounts = await _newer(connection, ACCOUNTS, position.accounts, limit)
             keys = await _newer(connection, API_KEYS, position.keys, limit)
-        complete = max(len(accounts), len(keys)) < limit
+            named = await _newer(
+                connection, organizations.ORGANIZATIONS, position.organizations, limit
+            )
+        complete = max(len(accounts), len(keys), len(named)) < limit
         return Changes(
             accounts=tuple(_account(row[1:]) for row in accounts),
             keys=tuple(_key(row[1:]) for row in keys),
+            organizations=tuple(organizations.organization(row[1:]) for row in named),
             position=Position(
                 accounts=accounts[-1][0] if accounts else position.accounts,
                 keys=keys[-1][0] if keys else position.keys,
+                organizations=named[-1][0] if named else position.organizations,
                 all_of=head if complete else position.all_of,
             ),
             complete=complete,
         )
 
     async def _put_accounts(
-        self, connection: AsyncConnection, patches: Sequence[AccountPatch], *, at: float
+        self,
+        connection: AsyncConnection,
+        patches: Sequence[AccountPatch],
+        *,
+        seq: int,
+        at: float,
     ) -> None:
-        seq = await take_numbers(connection, len(patches))
         # One statement per set of named fields: files name the same ones line after line.
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for offset, patch in enumerate(patches):
@@ -195,17 +241,29 @@ class Records:
             )
 
 
+class _ConflictError(Exception):
+    """Rolls the transaction back."""
+
+    def __init__(self, current: AccountRow | None) -> None:
+        super().__init__()
+        self.current = current
+
+
+def _demand(expected_seq: int, found: Row[Any] | None) -> None:
+    current = None if found is None else _account(found)
+    if expected_seq != (0 if current is None else current.seq):
+        raise _ConflictError(current)
+
+
 async def _newer(
     connection: AsyncConnection, table: Table, after: int, limit: int
 ) -> Sequence[Row[Any]]:
-    columns = _ACCOUNT_COLUMNS if table is ACCOUNTS else _KEY_COLUMNS
-    query = select(table.c.seq, *columns).where(table.c.seq > after)
+    query = select(table.c.seq, *_COLUMNS[table.name]).where(table.c.seq > after)
     return (await connection.execute(query.order_by(table.c.seq).limit(limit))).all()
 
 
 def _new_account(account_id: str, *, at: float) -> dict[str, Any]:
-    defaults = AccountRow(account_id, updated_at=at)
-    return {field.name: _plain(getattr(defaults, field.name)) for field in fields(AccountRow)}
+    return _DEFAULTS | {"id": account_id, "updated_at": at}
 
 
 def _plain(value: object) -> object:
@@ -216,7 +274,7 @@ def _plain(value: object) -> object:
 
 
 def _account(row: Sequence[Any]) -> AccountRow:
-    values = dict(zip((column.name for column in _ACCOUNT_COLUMNS), row, strict=True))
+    values = dict(zip(_DEFAULTS, row, strict=True))
     try:
         values["tier"] = Tier(values["tier"])
         values["assurance"] = Assurance(values["assurance"])
@@ -235,3 +293,9 @@ def _batches(patches: Iterable[AccountPatch]) -> Iterator[list[AccountPatch]]:
     rest = iter(patches)
     while batch := list(islice(rest, _BATCH_ROWS)):
         yield batch
+
+
+_DEFAULTS: Final = {
+    each.name: _plain(getattr(AccountRow(""), each.name)) for each in fields(AccountRow)
+}
+"""Columns of a new account; worked out once, as imports make a hundred thousand."""

@@ -17,7 +17,7 @@ import aiohttp
 from support.gates import SOON_S, rules_text
 
 import gatekeeper
-from gatekeeper.settings import DecisionLog, Listener, Ops, Settings
+from gatekeeper.settings import Admin, DecisionLog, Listener, Ops, Settings
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -76,6 +76,7 @@ async def served(
         "rules_dir": folder / "rules",
         "listeners": (Listener(port=0, credentials=("opaque",)),),
         "ops": Ops(port=0),
+        "admin": Admin(port=0),
         "upstreams": ({"name": "raw", "urls": (upstream_url,)},),
         "geoip": geoip,
         "decision_log": DecisionLog(directory=folder / "decisions"),
