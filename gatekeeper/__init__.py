@@ -8,6 +8,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``live``           follows what changes under way: rule files, network data, the records
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
 ``ops``            the listener of probes and metrics
+``feeds``          fetches lists and databases of networks for the update commands
 ``gate``           the path of one request
 ``delivery``       forwards an admitted call and settles it
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully

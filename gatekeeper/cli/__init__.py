@@ -8,6 +8,7 @@ from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
 from gatekeeper.cli.check import check
 from gatekeeper.cli.explain import explain
+from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
 from gatekeeper.cli.mode import mode
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts, rules, mode):
+for _command in (serve, check, explain, geoip, lists, keys, accounts, rules, mode):
     main.add_command(_command)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,7 +17,7 @@ from msgspec import Struct
 
 from gatekeeper.facts.network_database import MANIFEST, Database, open_database, unreadable_source
 from gatekeeper.facts.network_lists import NetworkList, NetworkLists, source_of
-from gatekeeper.facts.prefixes import PrefixMap
+from gatekeeper.facts.prefixes import BITS, PrefixGroups, PrefixMap, prefix_numbers
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.words import LookupStatus, NetworkKind
@@ -34,7 +33,6 @@ MAX_LIST_BYTES: Final = 64_000_000
 
 _MAX_MANIFEST_BYTES: Final = 4_000_000
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\.[0-9a-f]{12}\.(txt|mmdb)", re.ASCII)
-_V4_BITS, _V6_BITS = 32, 128
 _DAY_S: Final = 86_400.0
 
 
@@ -101,18 +99,46 @@ def read_manifest(directory: Path) -> FeedManifest | Mistake:
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedList:
+    """One list of a feed."""
+
+    named: NetworkList
+    file: FeedFile
+    asns: list[int]
+    prefixes: PrefixGroups
+
+    @property
+    def source(self) -> str:
+        """Return the name of the list as a source."""
+        return self.named.id
+
+
 @dataclass(slots=True)
 class LoadedFeeds:
     """Everything that the feeds in the settings give."""
 
     databases: list[Database] = field(default_factory=list)
-    lists: list[NetworkLists] = field(default_factory=list)
+    lists: list[LoadedList] = field(default_factory=list)
     problems: list[Mistake] = field(default_factory=list)
     lost: list[Lookup] = field(default_factory=list)
-    confirmed_unix_s: dict[str, float] = field(default_factory=dict)
-    """When each list was last confirmed by its source."""
     stale_at: list[float] = field(default_factory=list)
     """When each source with a limit becomes too old."""
+
+    def as_one_source(self) -> tuple[NetworkLists, ...]:
+        """Return all lists as one source, so that twenty cost a request no more than one."""
+        if not self.lists:
+            return ()
+        seen = "\n".join(f"{each.named.id} {each.file.sha256}" for each in self.lists)
+        by_asn: dict[int, tuple[NetworkList, ...]] = {}
+        for each in self.lists:
+            alone = (each.named,)
+            for asn in each.asns:
+                by_asn[asn] = by_asn.get(asn, ()) + alone
+        by_prefix = PrefixMap.of_groups((each.prefixes, each.named) for each in self.lists)
+        revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
+        named = [each.named for each in self.lists]
+        return (source_of("feeds", revision, named, by_asn, by_prefix),)
 
 
 def load_feeds(geoip: Geoip, *, now_unix_s: float) -> LoadedFeeds:
@@ -128,12 +154,20 @@ def load_feeds(geoip: Geoip, *, now_unix_s: float) -> LoadedFeeds:
         found = _load(feed, geoip, manifest, loaded, now_unix_s)
         if found is not None:
             loaded.problems.append(found)
-            loaded.lost += (
-                unreadable_source(feed.id)
-                if feed.format == DATABASE_FORMAT
-                else [Lookup(v, LookupStatus.UNKNOWN, feed.id, "") for v in ("lists", "kind")]
-            )
+            loaded.lost += _lost(feed)
     return loaded
+
+
+def _lost(feed: Feed) -> tuple[Lookup, ...]:
+    """Return the look-ups of a feed that cannot be used.
+
+    A list without an owner leaves the view ``lists`` alone: embargoes ask there who owns a network,
+    and a stale list of Tor exits must not make them refuse everybody.
+    """
+    if feed.format == DATABASE_FORMAT:
+        return unreadable_source(feed.id)
+    views = ("kind",) if feed.owner is None else ("lists", "kind")
+    return tuple(Lookup(view, LookupStatus.UNKNOWN, feed.id, "") for view in views)
 
 
 def _load(
@@ -169,15 +203,14 @@ def _load(
             age = f"This list was last confirmed more than {max_age_days:g} days ago"
             return Mistake(feed.id, None, "", f"{age}; it is not used. Run `{command}`.")
         loaded.stale_at.append(stale_at)
-    lists = _open_list(geoip.feeds_dir / name, feed, file)
-    if isinstance(lists, Mistake):
-        return lists
-    loaded.lists.append(lists)
-    loaded.confirmed_unix_s[feed.id] = file.confirmed_unix_s
+    found = _open_list(geoip.feeds_dir / name, feed, file)
+    if isinstance(found, Mistake):
+        return found
+    loaded.lists.append(found)
     return None
 
 
-def _open_list(path: Path, feed: Feed, file: FeedFile) -> NetworkLists | Mistake:
+def _open_list(path: Path, feed: Feed, file: FeedFile) -> LoadedList | Mistake:
     try:
         with path.open("rb") as opened:
             content = opened.read(MAX_LIST_BYTES + 1)
@@ -199,32 +232,24 @@ def _open_list(path: Path, feed: Feed, file: FeedFile) -> NetworkLists | Mistake
         feed.owner,
         feed.owner_country,
     )
-    by_prefix = PrefixMap.of_numbers(prefixes, named)
-    entries = len(asns) + len(prefixes)
-    return source_of(named, file.revision, asns, by_prefix, entries)
+    return LoadedList(named, file, asns, prefixes)
 
 
-def read_entries(content: bytes) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Read a list as the update command writes it: AS numbers; version, address and length.
+def read_entries(content: bytes) -> tuple[list[int], PrefixGroups]:
+    """Read a list as the update command writes it: AS numbers and prefixes.
 
     Without the objects of :mod:`ipaddress`, because a serving gate reads it: a third of the time.
     Raises :class:`ValueError`.
     """
     asns: list[int] = []
-    prefixes: list[tuple[int, int, int]] = []
+    prefixes: PrefixGroups = {}
     for line in content.decode("ascii").split("\n"):
         if not line or line[0] == "#":
             continue
         if line.startswith("AS"):
             asns.append(int(line[2:]))
             continue
-        address, _, length = line.partition("/")
-        version, family, most = (6, AF_INET6, _V6_BITS) if ":" in line else (4, AF_INET, _V4_BITS)
-        try:
-            packed = inet_pton(family, address)
-        except OSError as error:
-            raise ValueError("not an address") from error
-        if not 0 < int(length) <= most:
-            raise ValueError("not a prefix length")
-        prefixes.append((version, int.from_bytes(packed), int(length)))
+        version, number, length = prefix_numbers(line)
+        free_bits = BITS[version] - length
+        prefixes.setdefault((version, free_bits), []).append(number >> free_bits)
     return asns, prefixes

@@ -102,7 +102,7 @@ class NetworkData:
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"gk-network-data").digest()
         feeds = feeds or LoadedFeeds()
         self._databases = (*feeds.databases, *databases)
-        self._lists = (*lists, *feeds.lists)
+        self._lists = (*lists, *feeds.as_one_source())
         self._lost = (*lost, *feeds.lost)
         self.problems = (*problems, *feeds.problems)
         """What could not be loaded or is out of date, for ``check`` and the log."""
@@ -123,14 +123,18 @@ class NetworkData:
                 for d in self._databases
             ),
             *(
+                NetworkSource(n.source, "lists", n.revision, entries=sum(n.sizes.values()))
+                for n in lists
+            ),
+            *(
                 NetworkSource(
-                    n.source,
+                    each.named.id,
                     "lists",
-                    n.revision,
-                    entries=sum(n.sizes.values()),
-                    confirmed_unix_s=feeds.confirmed_unix_s.get(n.source),
+                    each.file.revision,
+                    entries=each.file.entries,
+                    confirmed_unix_s=each.file.confirmed_unix_s,
                 )
-                for n in self._lists
+                for each in feeds.lists
             ),
         )
         self.parts = NetworkParts()

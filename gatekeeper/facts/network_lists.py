@@ -23,7 +23,7 @@ from gatekeeper.policy.words import LookupStatus, NetworkKind
 from gatekeeper.settings import LIST_ID, ListKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 MAX_FILE_BYTES: Final = 64_000_000
 """Text files of prefixes may not be longer; YAML has its own, smaller bound."""
@@ -210,22 +210,22 @@ def _compile(
 
 
 def source_of(
-    named: NetworkList,
+    source: str,
     revision: str,
-    asns: Iterable[int],
+    lists: Sequence[NetworkList],
+    by_asn: dict[int, tuple[NetworkList, ...]],
     by_prefix: PrefixMap[NetworkList],
-    entries: int,
 ) -> NetworkLists:
-    """Return a source that has the name of its only list."""
+    """Return a source of lists that were read elsewhere, and whose sizes nobody need compare."""
     return NetworkLists(
-        source=named.id,
+        source=source,
         revision=revision,
-        lists=(named,),
+        lists=tuple(lists),
         as_names={},
-        sizes={named.id: entries},
-        _by_asn=dict.fromkeys(asns, (named,)),
+        sizes={},
+        _by_asn=by_asn,
         _by_prefix=by_prefix,
-        lookups=_lookups(named.id, revision),
+        lookups=_lookups(source, revision),
     )
 
 

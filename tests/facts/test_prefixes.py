@@ -1,12 +1,12 @@
 """Prefixes: strict reading, and membership that agrees with the standard library."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, collapse_addresses, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.facts.prefixes import PrefixMap, parse_prefix
+from gatekeeper.facts.prefixes import PrefixMap, merged, parse_prefix, prefix_numbers
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,7 @@ def test_says_which_prefix_was_meant() -> None:
     assert "10.0.0.0/8" in str(parse_prefix("10.1.2.3/8"))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)), max_size=20),
     st.integers(0, 2**32 - 1),
@@ -69,3 +70,46 @@ def test_families_do_not_mix() -> None:
     found = PrefixMap([(ip_network("0.0.0.0/8"), 1), (ip_network("2001:db8::/32"), 2)])
     assert IPv6Address(1) not in found
     assert found.matches(IPv6Address("2001:db8::1")) == [2]
+
+
+SPELLINGS = st.one_of(
+    st.text("0123456789abcdef:./% ", max_size=20),
+    st.tuples(st.ip_addresses(), st.integers(0, 130)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+    st.tuples(st.ip_addresses(), st.integers(0, 128)).map(
+        lambda pair: str(ip_network(f"{pair[0]}/{min(pair[1], 32)}", strict=False))
+    ),
+    st.ip_addresses(v=4).map(lambda address: f"::ffff:{address}/128"),
+)
+
+
+@settings(deadline=None)
+@given(SPELLINGS)
+def test_spellings_mean_what_the_standard_library_says(text: str) -> None:
+    """Its strict reading, without netmasks and zone ids; IPv4 inside IPv6 is IPv4."""
+    _, slash, length = text.partition("/")
+    try:
+        expected = ip_network(text)
+    except ValueError:
+        expected = None
+    if expected is None or "%" in text or (slash and not length.isdecimal()):
+        assert isinstance(parse_prefix(text), str)
+        with pytest.raises(ValueError, match=r"bits set|is not an IP prefix"):
+            prefix_numbers(text)
+        return
+    mapped = getattr(expected.network_address, "ipv4_mapped", None)
+    if mapped is not None and expected.prefixlen >= 96:
+        expected = IPv4Network((int(mapped), expected.prefixlen - 96))
+    assert parse_prefix(text) == expected
+    number = int(expected.network_address)
+    assert prefix_numbers(text) == (expected.version, number, expected.prefixlen)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), max_size=30))
+def test_merging_agrees_with_the_standard_library(pairs: list[tuple[int, int]]) -> None:
+    """The fewest prefixes that cover the same, whole or split, nested or twice."""
+    networks = [ip_network((number, length), strict=False) for number, length in pairs]
+    found = merged(4, [(int(n.network_address), n.prefixlen) for n in networks])
+    assert [IPv4Network(each) for each in found] == list(collapse_addresses(networks))  # type: ignore[type-var]
+    assert merged(6, [(0, 0), (1 << 127, 1)]) == [(0, 0)]
+    assert merged(6, [(0, 1), (1 << 127, 1)]) == [(0, 0)]
