@@ -78,6 +78,13 @@ wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment
 	cd $(WHEEL)/project && ../venv/bin/python -c 'import gatekeeper, sys; sys.exit("site-packages" not in gatekeeper.__file__)'
 	cd $(WHEEL)/project && ../venv/bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider $(ARGS)
 
+# --- the container image ---
+
+.PHONY: image
+image: $(DEV_READY) ## Build the image with docker, podman or buildah and test it (BASE, TAG, ENGINE, BUILD_FLAGS)
+	BASE='$(BASE)' TAG='$(TAG)' ENGINE='$(ENGINE)' BUILD_FLAGS='$(BUILD_FLAGS)' \
+		$(PY) -m pytest -v -s -p no:cacheprovider tests/optional/check_image.py $(ARGS)
+
 # --- what is made from other files ---
 
 .PHONY: docs
@@ -92,9 +99,11 @@ LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --no-
 
 .PHONY: lock
 lock: $(DEV_READY) ## Pin requirements anew after a change in pyproject.toml (UPGRADE=1: newer releases)
-	cd requirements && touch run.txt dev.txt build.txt
+	cd requirements && touch run.txt tracing.txt dev.txt build.txt
 	$(LOCK) --output-file requirements/run.txt pyproject.toml
-	cat requirements/run.txt >>requirements/dev.txt
+	cat requirements/run.txt >>requirements/tracing.txt
+	$(LOCK) --extra tracing --output-file requirements/tracing.txt pyproject.toml
+	cat requirements/tracing.txt >>requirements/dev.txt
 	$(LOCK) --all-extras --output-file requirements/dev.txt pyproject.toml
 	cat requirements/dev.txt >requirements/build.txt
 	$(LOCK) --only-build-deps --build-deps-for editable --output-file requirements/build.txt pyproject.toml

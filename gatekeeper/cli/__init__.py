@@ -7,6 +7,7 @@ import click
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
 from gatekeeper.cli.check import check
+from gatekeeper.cli.demo import demo
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts):
+for _command in (serve, check, explain, geoip, keys, accounts, demo):
     main.add_command(_command)
