@@ -41,9 +41,10 @@ SOON_S = 60.0
 
 CALL = """
 import json, sys, urllib.request
+call = {"model": "demo-small", "messages": [{"role": "user", "content": "Hello"}]}
 request = urllib.request.Request(
     "http://127.0.0.1:8080/v1/chat/completions",
-    json.dumps({"model": "demo-small", "messages": [{"role": "user", "content": "Hello"}]}).encode(),
+    json.dumps(call).encode(),
     {"content-type": "application/json", "x-api-key": sys.argv[1]},
 )
 print(urllib.request.urlopen(request, timeout=10).read().decode())
@@ -264,7 +265,9 @@ def test_the_gate_serves_confined(sidecar: Sidecar) -> None:
     assert {"/var/lib/gatekeeper/secret", "/var/lib/gatekeeper/records.db"} <= set(writable)
     # What the engine itself mounts is no writing of the gate's.
     changed = told(sidecar.engine.name, "diff", sidecar.gate).splitlines()
-    assert [line for line in changed if not re.search(r" /(dev|etc|run|proc|sys|tmp|var)\b", line)] == []
+    assert [
+        line for line in changed if not re.search(r" /(dev|etc|run|proc|sys|tmp|var)\b", line)
+    ] == []
 
     told(sidecar.engine.name, "stop", "--time", "40", sidecar.gate)
     assert sidecar.state()["ExitCode"] == 0
