@@ -12,6 +12,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
 ``facts``          observes: client address, network, credentials, accounts
 ``verification``   step-up: signed links (vendors come here)
+``tracing``        spans of sampled calls (an extra)
 ``storage``        remembers: limiter state, records (SQL), decision log
 ``upstream``       forwards, streams, cancels, and picks which upstream
 ``dialects``       one file per API family: cost, usage and refusal bodies

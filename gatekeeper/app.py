@@ -15,7 +15,7 @@ import aiohttp
 import structlog
 
 from gatekeeper.delivery import Delivery
-from gatekeeper.facts.address import TrustedProxies
+from gatekeeper.facts.address import TrustedProxies, parse_address
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
@@ -34,6 +34,7 @@ from gatekeeper.sources import (
     public_url,
     records_url,
     route_of,
+    tracing_of,
     unknown_owners,
 )
 from gatekeeper.storage.decision_log import DecisionLog
@@ -47,9 +48,14 @@ from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.pages import VerificationPages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.settings import Listener, Settings
+    from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.tracing import Tracing
+    from gatekeeper.upstream.client import Client
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
@@ -85,6 +91,7 @@ class App:
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
+        self._tracing: Tracing | None = None
 
     @classmethod
     async def start(
@@ -156,6 +163,7 @@ class App:
         )
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
+        traced, sender = self._traced(environ, limiter, client)
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
@@ -167,20 +175,39 @@ class App:
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
                 ),
-                limiter=limiter,
+                limiter=traced,
                 log=log,
                 routes=routes,
                 delivery=Delivery(
-                    settings, self._clock, directory, limiter, log, routes, client, metrics
+                    settings,
+                    self._clock,
+                    directory,
+                    traced,
+                    log,
+                    routes,
+                    sender,
+                    metrics,
+                    self._tracing,
                 ),
                 links=links,
                 metrics=metrics,
                 own_page=VerificationPages(links, settings.step_up.support).page,
+                tracing=self._tracing,
             ),
             snapshot,
         )
         self._declare_gauges(directory, log, limiter, snapshot)
         await self._listen(log)
+
+    def _traced(
+        self, environ: Mapping[str, str], limiter: Limiter, client: Client
+    ) -> tuple[Limiter, Client]:
+        """Return limiter and client as they are, or with spans where traces are configured."""
+        self._tracing = tracing = tracing_of(self.settings, environ)
+        if tracing is None:
+            return limiter, client
+        self._exit.push_async_callback(asyncio.to_thread, tracing.close)
+        return tracing.limiter(limiter), tracing.client(client)
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
         """Say that behind a balancer that is not trusted, no caller would have a region."""
@@ -293,8 +320,12 @@ class App:
         trusted = TrustedProxies(listener.trusted_proxies)
         modes = frozenset(map(CredentialKind, listener.credentials))
         door = Door.of(modes, listener.forwarded_header, trusted)
+        handle: Callable[[BaseRequest], Awaitable[StreamResponse]]
+        handle = partial(self.gate.handle, door)
+        if self._tracing is not None:
+            handle = self._tracing.serving(handle, believes=partial(_comes_from, trusted))
         return GateServer(
-            partial(self.gate.handle, door),
+            handle,
             deadlines=self.settings.deadlines,
             sizes=self.settings.sizes,
             trusted=trusted if listener.proxy_protocol else None,
@@ -309,6 +340,13 @@ class App:
             return
         self.metrics.count("gatekeeper_parser_refusals", kind)
         self._log.info("refused_by_parser", kind=kind, peer=_cut(peer))
+
+
+def _comes_from(proxies: TrustedProxies, request: BaseRequest) -> bool:
+    """Tell whether a request was sent by one of ``proxies``."""
+    peer = getattr(request.protocol, "peer", "")
+    address = None if proxies.empty else parse_address(peer.partition("%")[0])
+    return address is not None and address in proxies
 
 
 def _cut(peer: str) -> str:

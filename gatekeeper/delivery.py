@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.limiter import Limiter, Reservation
     from gatekeeper.telemetry import Metrics
+    from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Answer, Client
     from gatekeeper.upstream.routes import RouteTable
 
@@ -65,6 +66,7 @@ class Delivery:
     routes: RouteTable
     client: Client
     metrics: Metrics
+    tracing: Tracing | None = None
 
     async def deliver(self, call: Admitted) -> StreamResponse:
         """Forward one call. Success, error and a caller that hangs up are settled alike."""
@@ -188,6 +190,8 @@ class _Outcome:
         estimated = "yes" if usage.estimated else "no"
         metrics.count("gatekeeper_tokens", "input", estimated, by=usage.input_tokens)
         metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
+        if delivery.tracing is not None:
+            delivery.tracing.settled(upstream, self.failure or ending, usage)
 
     def _usage(self) -> Usage:
         """Tell what the answer consumed: reported, or estimated and never above what was held."""

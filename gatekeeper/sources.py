@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 from yarl import URL
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, Upstream
+    from gatekeeper.tracing import Tracing
 
 
 class StartError(Exception):
@@ -105,6 +108,24 @@ def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snaps
         settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
     )
     return Snapshot.of(rules, network)
+
+
+def tracing_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
+    """Return what makes traces, if it is configured; raises :class:`StartError`."""
+    if not settings.tracing.endpoint:
+        return None
+    try:
+        from gatekeeper.tracing import Tracing  # noqa: PLC0415 - an extra that not everybody has
+    except ImportError as error:
+        wrong = "Traces need more packages: pip install 'gatekeeper[tracing]'."
+        raise StartError([Mistake("settings", None, "tracing.endpoint", wrong)]) from error
+    headers: dict[str, str] = {}
+    for header in settings.tracing.headers:
+        secret = read_secret(header.value, environ)
+        if isinstance(secret, Mistake):
+            raise StartError([secret])
+        headers[header.name] = secret.decode()
+    return Tracing(settings.tracing, headers, clock_ns=time.time_ns, chance=random.random)
 
 
 def listener_tls(listener: Listener) -> ssl.SSLContext | None:

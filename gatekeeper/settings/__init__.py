@@ -190,6 +190,27 @@ class StepUp(_Part):
     """A sentence with a contact, added to refusals that a person must resolve."""
 
 
+class TracingHeader(_Part):
+    """A header for the collector of traces, such as its API key."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+    value: SecretSource
+
+
+class TracingSettings(_Part):
+    """Traces in OpenTelemetry's form; needs ``pip install gatekeeper[tracing]``."""
+
+    endpoint: str = ""
+    """OTLP over HTTP, the whole URL (``http://collector:4318/v1/traces``). Empty: no traces."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Part of the calls that begin a trace here."""
+    follow_parents: Literal["trusted_proxies", "everyone"] = "trusted_proxies"
+    """Whose ``traceparent`` is continued, sampled or not as it says. Others' calls begin a trace
+    of their own: a stranger decides neither what is sampled nor which trace it joins."""
+    service_name: str = Field(default="gatekeeper", pattern=r"^[ -~]{1,64}$")
+    headers: tuple[TracingHeader, ...] = ()
+
+
 class Settings(_Part):
     """Everything a gate needs to know to start."""
 
@@ -220,6 +241,7 @@ class Settings(_Part):
     health: Health = Health()
     step_up: StepUp = StepUp()
     log: Log = Log()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _logs_beside_the_data(self) -> Self:

@@ -102,6 +102,8 @@ def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
     for number, upstream in enumerate(settings.upstreams):
         if upstream.credential is not None:
             yield ("upstreams", number, "credential"), upstream.credential
+    for number, header in enumerate(settings.tracing.headers):
+        yield ("tracing", "headers", number, "value"), header.value
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -199,10 +201,16 @@ def _cors(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(("cors", "allow_origins", index), message)
 
 
+def _tracing(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    endpoint = settings.tracing.endpoint
+    if endpoint and (wrong := _wrong_with_url(endpoint)):
+        yield Problem(("tracing", "endpoint"), wrong)
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(frozenset({"upstreams", "secret"}), _secret_shapes),
+    Check(frozenset({"upstreams", "secret", "tracing"}), _secret_shapes),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
@@ -210,6 +218,7 @@ CONSISTENCY: Final = (
     Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
+    Check(frozenset({"tracing"}), _tracing),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
 
@@ -261,6 +270,6 @@ SERVING: Final = (
     Check(frozenset({"listeners"}), _listener_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
-    Check(frozenset({"upstreams", "secret"}), _secrets_present),
+    Check(frozenset({"upstreams", "secret", "tracing"}), _secrets_present),
 )
 """Checks of the machine that is about to serve; they open the files that are named."""
