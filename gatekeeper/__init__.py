@@ -7,6 +7,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``demo``           a model endpoint to try the gate on
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
 ``ops``            the listener of probes and metrics
+``alerts``         watches conditions of this process and posts their changes
 ``gate``           the path of one request
 ``delivery``       forwards an admitted call and settles it
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully

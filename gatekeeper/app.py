@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 import structlog
 
+from gatekeeper.alerts.conditions import watch_gate
+from gatekeeper.alerts.webhook import Alerts
 from gatekeeper.delivery import Delivery
 from gatekeeper.facts.address import TrustedProxies, parse_address
 from gatekeeper.facts.credentials import Authenticator
@@ -28,6 +30,7 @@ from gatekeeper.policy.model import Moment
 from gatekeeper.policy.words import CredentialKind
 from gatekeeper.sources import (
     StartError,
+    alert_secret,
     listener_tls,
     load_snapshot,
     master_secret,
@@ -197,6 +200,7 @@ class App:
             snapshot,
         )
         self._declare_gauges(directory, log, limiter, snapshot)
+        self._watch(alert_secret(settings, environ), directory, log)
         await self._listen(log)
 
     def _traced(
@@ -288,6 +292,32 @@ class App:
         )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
+
+    def _watch(self, secret: str, directory: Directory, log: DecisionLog) -> None:
+        """Alert by webhook, where one is configured."""
+        settings, metrics = self.settings, self.metrics
+        if not settings.alerts.webhook_url:
+            return
+        alerts = Alerts(
+            settings.alerts,
+            secret,
+            source=f"{settings.public_url}/gatekeeper/{settings.name}",
+            clock=self._unix_s,
+            new_id=lambda: new_id(self._clock()).replace("dec_", "evt_"),
+            chance=random.random,
+            metrics=metrics,
+        )
+
+        watch_gate(
+            alerts,
+            gate=self.gate,
+            settings=settings,
+            directory=directory,
+            log=log,
+            metrics=metrics,
+            clock=self._unix_s,
+        )
+        self._spawn(alerts.run())
 
     async def _listen(self, log: DecisionLog) -> None:
         loop = asyncio.get_running_loop()

@@ -128,6 +128,16 @@ def tracing_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None
     return Tracing(settings.tracing, headers, clock_ns=time.time_ns, chance=random.random)
 
 
+def alert_secret(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return what signs alerts, empty when none are sent; raises :class:`StartError`."""
+    if not settings.alerts.webhook_url or settings.alerts.secret is None:
+        return ""
+    secret = read_secret(settings.alerts.secret, environ)
+    if isinstance(secret, Mistake):
+        raise StartError([secret])
+    return secret.decode()
+
+
 def listener_tls(listener: Listener) -> ssl.SSLContext | None:
     """Return the TLS context of a listener; raises :class:`StartError` for files that are wrong."""
     if listener.tls is None:

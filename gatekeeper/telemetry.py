@@ -52,6 +52,10 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_alert_messages": (
+        "Messages to the webhook of alerts: delivered, retried, given_up.",
+        ("outcome",),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
@@ -88,6 +92,11 @@ class Metrics(Collector):
     def value(self, name: str, *labels: str) -> float:
         """Return what a counter stands at."""
         return self._counts[name].get(labels, 0.0)
+
+    def total(self, name: str, first: str) -> float:
+        """Return the sum over all label sets of a counter whose first label is ``first``."""
+        counts = list(self._counts[name].items())
+        return sum(count for labels, count in counts if labels[:1] == (first,))
 
     def observe(self, name: str, seconds: float) -> None:
         """Add one duration to a histogram declared in this module."""

@@ -211,6 +211,38 @@ class TracingSettings(_Part):
     headers: tuple[TracingHeader, ...] = ()
 
 
+class AlertName(StrEnum):
+    """What the gate alerts of by itself."""
+
+    EMBARGO_HITS = "embargo_hits"
+    """Calls were refused by an embargo rule."""
+    STORE_DEGRADED = "store_degraded"
+    """The shared store of limits does not answer; the rules' ``on_store_failure`` is in force."""
+    RECORDS_STALE = "records_stale"
+    """Accounts and keys cannot be read anew: bans and revocations do not arrive."""
+    LOG_FAILING = "log_failing"
+    """Decisions cannot be written."""
+    NETWORK_DATA = "network_data"
+    """A database or list cannot be used, or is too old."""
+    RULES_REFUSED = "rules_refused"
+    """Changed rules have a mistake; the last good ones serve on."""
+    NOT_ENFORCING = "not_enforcing"
+    """The gate observes only, or the kill switch is on."""
+
+
+class AlertSettings(_Part):
+    """Alerts by webhook: CloudEvents, signed by the Standard Webhooks specification."""
+
+    webhook_url: str = ""
+    """Where messages are posted. Empty: no alerts."""
+    secret: SecretSource | None = None
+    """Signs each message; needed with ``webhook_url``. ``whsec_`` and base64, or any text."""
+    events: tuple[AlertName, ...] = ()
+    """Which alerts are sent; empty: all."""
+    min_interval_s: PositiveSeconds = 300
+    """Least time between two beginnings of the same alert."""
+
+
 class Settings(_Part):
     """Everything a gate needs to know to start."""
 
@@ -242,6 +274,7 @@ class Settings(_Part):
     step_up: StepUp = StepUp()
     log: Log = Log()
     tracing: TracingSettings = TracingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _logs_beside_the_data(self) -> Self:

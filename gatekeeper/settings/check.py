@@ -104,6 +104,8 @@ def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
             yield ("upstreams", number, "credential"), upstream.credential
     for number, header in enumerate(settings.tracing.headers):
         yield ("tracing", "headers", number, "value"), header.value
+    if settings.alerts.secret is not None:
+        yield ("alerts", "secret"), settings.alerts.secret
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -207,10 +209,19 @@ def _tracing(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Proble
         yield Problem(("tracing", "endpoint"), wrong)
 
 
+def _alerts(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    url = settings.alerts.webhook_url
+    if url and (wrong := _wrong_with_url(url.partition("?")[0])):  # services put keys in a query
+        yield Problem(("alerts", "webhook_url"), wrong)
+    if url and settings.alerts.secret is None:
+        message = "This is missing: a receiver must be able to tell our messages from others'."
+        yield Problem(("alerts", "secret"), message)
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(frozenset({"upstreams", "secret", "tracing"}), _secret_shapes),
+    Check(frozenset({"upstreams", "secret", "tracing", "alerts"}), _secret_shapes),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
@@ -219,6 +230,7 @@ CONSISTENCY: Final = (
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
     Check(frozenset({"tracing"}), _tracing),
+    Check(frozenset({"alerts"}), _alerts),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
 
@@ -270,6 +282,6 @@ SERVING: Final = (
     Check(frozenset({"listeners"}), _listener_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
-    Check(frozenset({"upstreams", "secret", "tracing"}), _secrets_present),
+    Check(frozenset({"upstreams", "secret", "tracing", "alerts"}), _secrets_present),
 )
 """Checks of the machine that is about to serve; they open the files that are named."""
