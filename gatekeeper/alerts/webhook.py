@@ -188,6 +188,8 @@ class Alerts:
             # The URL is not logged: services put their secret into it.
             self._log.warning("alert_not_taken", alert=message.alert, attempt=attempt, why=why)
             self._metrics.count("gatekeeper_alert_messages", "retried")
+            if attempt == _ATTEMPTS:
+                break
             await asyncio.sleep(pause_s * (0.5 + self._chance() / 2))
             pause_s = min(pause_s * 2, _LONGEST_RETRY_S)
         return False
