@@ -5,14 +5,18 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``cli``            the commands
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
+``management``     the management API: operations, roles, audit, OpenAPI
+``alerts``         watches conditions of this process and posts their changes
+``live``           follows what changes under way: rule files, network data, the records
+``sandbox_vendor`` a vendor of identity checks to try step-up on
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
 ``ops``            the listener of probes and metrics
-``alerts``         watches conditions of this process and posts their changes
+``feeds``          fetches lists and databases of networks for the update commands
 ``gate``           the path of one request
 ``delivery``       forwards an admitted call and settles it
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
 ``facts``          observes: client address, network, credentials, accounts
-``verification``   step-up: signed links (vendors come here)
+``verification``   step-up: links, pages, cases under way, and the vendors of identity checks
 ``tracing``        spans of sampled calls (an extra)
 ``storage``        remembers: limiter state, records (SQL), decision log
 ``upstream``       forwards, streams, cancels, and picks which upstream

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import secrets
 import signal
 import time
 from functools import partial
@@ -14,47 +15,65 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 import structlog
 
-from gatekeeper.alerts.conditions import watch_gate
-from gatekeeper.alerts.webhook import Alerts
+from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.delivery import Delivery
 from gatekeeper.facts.address import TrustedProxies, parse_address
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
+from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.listener.protocol import GateServer
+from gatekeeper.live.fleet import Identity, Live, Watches
+from gatekeeper.live.rules import RuleFiles
+from gatekeeper.management.decisions import DecisionDesk
+from gatekeeper.management.listening import listening_admin
+from gatekeeper.management.services import Services, Subkeys
+from gatekeeper.management.status import Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
-from gatekeeper.policy.words import CredentialKind
+from gatekeeper.policy.words import CredentialKind, GateMode
 from gatekeeper.sources import (
     StartError,
+    admin_tls,
     alert_secret,
     listener_tls,
-    load_snapshot,
+    load_rules,
     master_secret,
     public_url,
     records_url,
     route_of,
+    rules_archive,
     tracing_of,
+    try_rules,
     unknown_owners,
+    vendor_of,
 )
+from gatekeeper.storage.admin_keys import AdminKeys
+from gatekeeper.storage.audit import AuditTrail
+from gatekeeper.storage.cases import Cases
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.limiter_memory import MemoryLimiter
+from gatekeeper.storage.notes import Notes
+from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive
+from gatekeeper.storage.usage import UsageBook, UsageTable
 from gatekeeper.telemetry import Metrics
 from gatekeeper.upstream.pool import PoolClient
 from gatekeeper.upstream.routes import RouteTable
 from gatekeeper.verification.links import LinkSigner
-from gatekeeper.verification.pages import VerificationPages
+from gatekeeper.verification.service import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from aiohttp.web import BaseRequest, StreamResponse
 
+    from gatekeeper.facts.network import NetworkSource
     from gatekeeper.settings import Listener, Settings
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.tracing import Tracing
@@ -62,6 +81,8 @@ if TYPE_CHECKING:
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
+_USAGE_S: Final = 5.0
+"""How soon usage is in the records; what a killed process had not written is lost to the export."""
 _TLS_GOODBYE_S: Final = 2.0
 """How long a closed TLS connection waits for its peer's own close."""
 _YOUNG_OBJECTS: Final = 20_000
@@ -89,8 +110,13 @@ class App:
         self.ports: list[int] = []
         """Bound ports of the data listeners, in the order of the settings."""
         self.ops_port = 0
+        self.admin_port = 0
+        """Port of the management API; 0 when it is switched off."""
         self.ready = False
         self.gate: Gate
+        self.live: Live
+        """What changes while calls are served, and how people change it."""
+        self.verification: Verification
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
@@ -143,7 +169,11 @@ class App:
     async def _build(self, environ: Mapping[str, str]) -> None:
         settings, metrics = self.settings, self.metrics
         secret = master_secret(settings, environ)
-        snapshot = load_snapshot(settings, secret, self._unix_s())
+        watches = Watches.over(settings)
+        texts, rules = load_rules(settings)
+        network_secret = derive(secret, "network")
+        network = NetworkData.load(settings.geoip, secret=network_secret, now_unix_s=self._unix_s())
+        snapshot = Snapshot.of(rules, network, GateMode(settings.mode))
         for problem in snapshot.network.problems:
             self._log.warning("network_data", problem=str(problem))
         for mistake in unknown_owners(snapshot.rules, snapshot.network):
@@ -157,6 +187,10 @@ class App:
         gc.freeze()  # accounts live as long as the process: no collection need walk them again
         self._exit.push_async_callback(self._write_rest, directory)
         self._spawn(self._keep_fresh(directory))
+        usage_table = UsageTable(records.database)
+        usage = UsageBook(usage_table, process=secrets.token_hex(8))
+        self._exit.push_async_callback(self._count_rest, usage)
+        self._spawn(self._keep_usage(usage, usage_table))
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
@@ -170,11 +204,13 @@ class App:
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
+        self.verification = await self._verification(records, directory, links, environ)
         self.gate = Gate(
             Parts(
                 settings=settings,
                 clock=self._clock,
                 new_id=new_id,
+                directory=directory,
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
                 ),
@@ -190,18 +226,102 @@ class App:
                     routes,
                     sender,
                     metrics,
+                    usage,
                     self._tracing,
                 ),
                 links=links,
                 metrics=metrics,
-                own_page=VerificationPages(links, settings.step_up.support).page,
+                usage=usage,
+                own_page=self.verification.pages.answer,
                 tracing=self._tracing,
             ),
             snapshot,
         )
-        self._declare_gauges(directory, log, limiter, snapshot)
-        self._watch(alert_secret(settings, environ), directory, log)
+        self.live = Live(
+            self.gate,
+            settings,
+            RuleFiles.of(texts, rules),
+            records.database,
+            watches,
+            identity=Identity(f"{random.getrandbits(64):016x}", settings.name, self._unix_s()),
+            network_secret=network_secret,
+            clock=self._unix_s,
+            metrics=metrics,
+        )
+        await self.live.start()
+        self._spawn(self.live.run())
+        if settings.alerts.webhook_url:
+            alerts = alerts_of(
+                settings,
+                alert_secret(settings, environ),
+                gate=self.gate,
+                live=self.live,
+                directory=directory,
+                log=log,
+                metrics=metrics,
+                clock=self._unix_s,
+                new_id=lambda: new_id(self._clock()).replace("dec_", "evt_"),
+                chance=random.random,
+            )
+            self._spawn(alerts.run())
+        self._declare_gauges(directory, log, limiter)
+        metrics.gauge(
+            "gatekeeper_usage_waiting", "Rows of usage not yet recorded.", lambda: usage.waiting
+        )
+        metrics.gauge(
+            "gatekeeper_usage_dropped", "Calls whose usage had no room.", lambda: usage.dropped
+        )
         await self._listen(log)
+        if settings.admin.enabled:
+            node = Node(
+                settings.name,
+                self._unix_s(),
+                self.gate,
+                directory,
+                log,
+                usage,
+                lambda: self.ready,
+                self.live.nodes,
+            )
+            await self._listen_admin(
+                Services(
+                    settings=settings,
+                    clock=self._clock,
+                    random_bytes=secrets.token_bytes,
+                    subkeys=Subkeys(derive(secret, "credentials"), derive(secret, "admin-keys")),
+                    database=records.database,
+                    records=records,
+                    notes=Notes(records.database),
+                    organizations=Organizations(records.database),
+                    admin_keys=AdminKeys(records.database),
+                    trail=AuditTrail(records.database),
+                    usage=usage_table,
+                    rules=self.live.rule_desk,
+                    mode=self.live.mode_desk,
+                    cases=self.verification.desk,
+                    reload=self.live.reload,
+                    decisions=DecisionDesk(
+                        settings.decision_log.directory,
+                        rules_archive(settings),
+                        lambda: self.gate.snapshot.rules,
+                    ),
+                    node=node,
+                )
+            )
+        self.ready = True
+
+    async def _listen_admin(self, services: Services) -> None:
+        try:
+            self.admin_port = await self._exit.enter_async_context(
+                listening_admin(
+                    services,
+                    self.metrics,
+                    tls=admin_tls(self.settings),
+                    on_error=self._on_error,
+                )
+            )
+        except OSError as error:
+            raise StartError([Mistake("settings", None, "admin", str(error))]) from error
 
     def _traced(
         self, environ: Mapping[str, str], limiter: Limiter, client: Client
@@ -241,6 +361,24 @@ class App:
             self._spawn(issuer.keys.run())
         return JwtVerifier(issuers, subkey=derive(secret, "tokens"))
 
+    async def _verification(
+        self, records: Records, directory: Directory, links: LinkSigner, environ: Mapping[str, str]
+    ) -> Verification:
+        step_up = self.settings.step_up
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._exit.push_async_callback(session.close)
+        verification = Verification(
+            Cases(records.database),
+            vendor_of(step_up, environ, session),
+            try_rules(step_up),
+            links=links,
+            support=step_up.support,
+            refresh=directory.refresh,
+            metrics=self.metrics,
+        )
+        self._spawn(verification.run(self._unix_s, random.random))
+        return verification
+
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
 
@@ -261,12 +399,25 @@ class App:
                     "records", failing=failing, error=directory.last_error if failing else ""
                 )
 
+    async def _keep_usage(self, usage: UsageBook, table: UsageTable) -> None:
+        with contextlib.suppress(RecordsError):
+            await table.forget_processes(at=self._unix_s())
+        while True:
+            await asyncio.sleep(_USAGE_S)
+            if not await usage.flush(self._unix_s()):
+                self._log.warning("usage", waiting=usage.waiting, failures=usage.failures)
+
+    async def _count_rest(self, usage: UsageBook) -> None:
+        """Record what was used since the last flush, and what that one could not."""
+        while await usage.flush(self._unix_s()) and usage.waiting:
+            pass
+
     async def _write_rest(self, directory: Directory) -> None:
         """Keep the opaque accounts that became known since the last refresh."""
         await directory.refresh(self._unix_s())
 
     def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter, snapshot: Snapshot
+        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter
     ) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
@@ -288,36 +439,47 @@ class App:
         gauge(
             "gatekeeper_network_problems",
             "Databases and lists that could not be used.",
-            lambda: len(snapshot.network.problems),
+            lambda: len(self.gate.snapshot.network.problems),
+        )
+        self._declare_network_gauges()
+        self.metrics.gauges(
+            "gatekeeper_mode",
+            "1 for the mode in force, 0 for the others.",
+            ("mode",),
+            lambda: {(each.value,): each is self.gate.snapshot.mode for each in GateMode},
         )
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
 
-    def _watch(self, secret: str, directory: Directory, log: DecisionLog) -> None:
-        """Alert by webhook, where one is configured."""
-        settings, metrics = self.settings, self.metrics
-        if not settings.alerts.webhook_url:
-            return
-        alerts = Alerts(
-            settings.alerts,
-            secret,
-            source=f"{settings.public_url}/gatekeeper/{settings.name}",
-            clock=self._unix_s,
-            new_id=lambda: new_id(self._clock()).replace("dec_", "evt_"),
-            chance=random.random,
-            metrics=metrics,
-        )
+    def _declare_network_gauges(self) -> None:
+        """Tell what each database and list in force is; of two with one name, the last."""
+        gauges = self.metrics.gauges
 
-        watch_gate(
-            alerts,
-            gate=self.gate,
-            settings=settings,
-            directory=directory,
-            log=log,
-            metrics=metrics,
-            clock=self._unix_s,
+        def sources() -> tuple[NetworkSource, ...]:
+            return self.gate.snapshot.network.sources
+
+        gauges(
+            "gatekeeper_network_source_age_seconds",
+            "Time since a database was built, or a fetched list confirmed by its source.",
+            ("source",),
+            lambda: {
+                (each.name,): max(0.0, self._unix_s() - each.as_of_unix_s)
+                for each in sources()
+                if each.as_of_unix_s is not None
+            },
         )
-        self._spawn(alerts.run())
+        gauges(
+            "gatekeeper_network_source_entries",
+            "Nodes of a database, or AS numbers and prefixes of lists.",
+            ("source",),
+            lambda: {(each.name,): each.entries for each in sources()},
+        )
+        gauges(
+            "gatekeeper_network_source_info",
+            "Always 1; the revision of each database and list in force.",
+            ("source", "revision"),
+            lambda: {(each.name, each.revision): 1 for each in sources()},
+        )
 
     async def _listen(self, log: DecisionLog) -> None:
         loop = asyncio.get_running_loop()
@@ -344,7 +506,6 @@ class App:
             )
         except OSError as error:
             raise StartError([Mistake("settings", None, "listeners", str(error))]) from error
-        self.ready = True
 
     def _server(self, listener: Listener) -> GateServer:
         trusted = TrustedProxies(listener.trusted_proxies)
@@ -393,6 +554,7 @@ async def serve(app: App) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, app.live.reload)
     await asked.wait()
     app.leave()
     await asyncio.sleep(app.settings.deadlines.readiness_s)

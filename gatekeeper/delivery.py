@@ -12,7 +12,7 @@ from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
 from gatekeeper.listener.head import CREDENTIAL_HEADERS
 from gatekeeper.policy.model import Usage
-from gatekeeper.policy.words import CredentialKind, Reason, Verdict
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, Relay
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.limiter import Limiter, Reservation
+    from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Answer, Client
@@ -66,6 +67,7 @@ class Delivery:
     routes: RouteTable
     client: Client
     metrics: Metrics
+    usage: UsageBook
     tracing: Tracing | None = None
 
     async def deliver(self, call: Admitted) -> StreamResponse:
@@ -117,6 +119,14 @@ class Delivery:
         return reached
 
 
+def countable(facts: Facts) -> bool:
+    """Tell whether a call's usage is somebody's: anybody can make up a key that we do not check."""
+    credential = facts.credential
+    if credential.status is not CredentialStatus.VALID:
+        return False
+    return facts.account.known or credential.kind is not CredentialKind.OPAQUE
+
+
 class _BodySource:
     """A body that streams through; remembers why it stopped, which the client would not tell."""
 
@@ -164,6 +174,7 @@ class _Outcome:
         succeeded = self.status is not None and self.status // 100 == 2  # noqa: PLR2004 - 2xx
         if succeeded and facts.credential.kind is CredentialKind.OPAQUE:
             delivery.directory.note_opaque_success(facts.account.id, now.unix_s)
+        self._count(usage)
         ending = self.relay.ending if self.relay is not None else Ending.CLIENT_GONE
         delivery.log.append(
             encode_record(
@@ -192,6 +203,13 @@ class _Outcome:
         metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
         if delivery.tracing is not None:
             delivery.tracing.settled(upstream, self.failure or ending, usage)
+
+    def _count(self, usage: Usage) -> None:
+        facts = self._admitted.facts
+        accepted = self.status is not None and _STATUS_CLASSES[self.status // 100] == "2xx"
+        if countable(facts) or accepted:
+            row = self._admitted.prices.row(facts.call.model)
+            self._delivery.usage.settled(facts.account.id, facts.at, row.model, usage)
 
     def _usage(self) -> Usage:
         """Tell what the answer consumed: reported, or estimated and never above what was held."""

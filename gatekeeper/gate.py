@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.delivery import Admitted
+from gatekeeper.delivery import Admitted, countable
 from gatekeeper.dialects import PLAIN, dialect_for
 from gatekeeper.facts.address import client_address
 from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.listener.answers import preflight, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
-from gatekeeper.listener.intake import Taken, take
+from gatekeeper.listener.intake import Taken, read_small, take
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.model import Call, Credential, Facts
 from gatekeeper.policy.pricing import PriceBook
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
-from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
+from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, Reason, Verdict
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.storage.limiter import Reserved
+from gatekeeper.verification.pages import WEBHOOKS, PageCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from aiohttp.web import BaseRequest, StreamResponse
 
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
     from gatekeeper.facts.address import ClientAddress, TrustedProxies
     from gatekeeper.facts.credentials import Authenticator
+    from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.network import NetworkData
-    from gatekeeper.policy.model import Decision, LimitStatus, Moment, Standing
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.routes import RouteTable
@@ -56,22 +60,28 @@ _FORWARDED_LINES: Final = {
     ForwardedHeader.X_FORWARDED_FOR: "x-forwarded-for",
     ForwardedHeader.FORWARDED: "forwarded",
 }
+_NOTHING_HELD: Final = Reserved(None, ())
+_PAGE_BODY_S: Final = 10.0
+"""How long a body for the gate itself may take."""
 _UNREAD: Final = Credential(CredentialKind.NONE, CredentialStatus.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one request is judged by, swapped as a whole: rules and network data."""
+    """What one request is judged by, swapped as a whole: rules, network data, mode."""
 
     rules: RuleSet
     network: NetworkData
     planner: LimitPlanner
     prices: PriceBook
+    mode: GateMode
 
     @classmethod
-    def of(cls, rules: RuleSet, network: NetworkData) -> Snapshot:
+    def of(
+        cls, rules: RuleSet, network: NetworkData, mode: GateMode = GateMode.ENFORCE
+    ) -> Snapshot:
         """Work out what can be worked out once."""
-        return cls(rules, network, LimitPlanner(rules), PriceBook(rules))
+        return cls(rules, network, LimitPlanner(rules), PriceBook(rules), mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,7 @@ class Parts:
     settings: Settings
     clock: Callable[[], Moment]
     new_id: Callable[[Moment], str]
+    directory: Directory
     authenticator: Authenticator
     limiter: Limiter
     log: DecisionLog
@@ -112,7 +123,8 @@ class Parts:
     delivery: Delivery
     links: LinkSigner
     metrics: Metrics
-    own_page: Callable[[str, Moment], StreamResponse]
+    usage: UsageBook
+    own_page: Callable[[PageCall], Awaitable[StreamResponse]]
     """Answers a path under :data:`OWN_PATHS`."""
     tracing: Tracing | None = None
 
@@ -126,7 +138,6 @@ class Gate:
         """Calls under way."""
         self._drained: asyncio.Future[None] | None = None
         self._parts = parts
-        self._observe = parts.settings.mode == "observe"
 
     async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         """Answer one request of a listener."""
@@ -150,7 +161,8 @@ class Gate:
     async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         parts, now, at = self._parts, self.snapshot, self._parts.clock()
         case = _Case(request, parts.new_id(at), at, now)
-        network = now.network.observe_client(_address(door, request))
+        client = _address(door, request)
+        network = now.network.observe_client(client)
         head = read_head(request, parts.settings.name)
         if isinstance(head, BadRequest):
             # Nothing of a malformed head is believed or kept, not even its method.
@@ -164,26 +176,28 @@ class Gate:
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
         if path.startswith(OWN_PATHS):
-            return parts.own_page(path, at)
+            return await self._answer_own(case, head.method, path, network)
 
         credential, account = parts.authenticator.identify(request.headers, door.modes, at.unix_s)
+        network = parts.directory.placed(network, client, account)
         call = Call(head.method, path, dialect.name, client=head.client)
         facts = Facts(at.unix_s, network, credential, account, call)
-        standing = screen(facts, now.rules)
-        if stops(standing, observe=self._observe):  # nothing spent, no body read
+        standing = screen(facts, now.rules, now.mode)
+        if stops(standing, mode=now.mode):  # nothing spent, no body read
             return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
 
         taken = await take(request, head, dialect, parts.routes, parts.settings)
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)
         facts = replace(facts, call=_asked(call, taken, now.prices))
-        view = view_of(facts)
-        standing = assess(facts, view, now.rules, standing)
-        if stops(standing, observe=self._observe):
-            return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
-
-        claims = now.planner.claims(facts, standing, view)
-        reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
+        reserved = _NOTHING_HELD
+        if now.mode is not GateMode.BYPASS:
+            view = view_of(facts)
+            standing = assess(facts, view, now.rules, standing)
+            if stops(standing, mode=now.mode):
+                return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+            claims = now.planner.claims(facts, standing, view)
+            reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
         admitted = False
         try:
             decision = self._decide(case, standing, facts, reserved.statuses)
@@ -197,6 +211,28 @@ class Gate:
             Admitted(request, head, taken, dialect, facts, decision, reserved.held, now.prices)
         )
 
+    async def _answer_own(
+        self, case: _Case, method: str, path: str, network: NetworkFacts
+    ) -> StreamResponse:
+        """Answer callers and vendors; an embargo holds for pages too, but not for webhooks."""
+        request, at = case.request, case.at.unix_s
+        if not path.startswith(WEBHOOKS):
+            facts = Facts(at, network, _UNREAD, NOBODY, Call(method, path))
+            standing = screen(facts, case.now.rules, case.now.mode)
+            banned = standing.verdict is Verdict.EMBARGOED
+            if banned and stops(standing, mode=case.now.mode):
+                return self._refuse(case, self._decide(case, standing, facts), facts, PLAIN)
+        read = partial(read_small, request, within_s=_PAGE_BODY_S)
+        call = PageCall(
+            method,
+            path,
+            request.headers,
+            network.address_key,
+            at,
+            lambda most_bytes: read(most_bytes=most_bytes),
+        )
+        return await self._parts.own_page(call)
+
     def _decide(
         self,
         case: _Case,
@@ -209,7 +245,7 @@ class Gate:
         decision = self._concluded(case, standing, facts, limits)
         if decision.admits and not parts.log.accepting:
             decision = self._concluded(case, outright(Reason.SERVICE_UNAVAILABLE), facts, ())
-        parts.log.append(encode_record(to_record(decision, facts, observe=self._observe)))
+        parts.log.append(encode_record(to_record(decision, facts, mode=case.now.mode)))
         parts.metrics.count(
             "gatekeeper_decisions",
             decision.verdict.word,
@@ -217,6 +253,8 @@ class Gate:
             facts.call.dialect,
             "yes" if decision.enforced else "no",
         )
+        if not decision.admits and countable(facts):
+            parts.usage.refused(facts.account.id, facts.at)
         for found in decision.findings:
             parts.metrics.count(
                 "gatekeeper_rule_matches", found.rule, found.mode, found.verdict.word
@@ -236,7 +274,7 @@ class Gate:
             case.now.rules,
             decision_id=case.id,
             at=facts.at,
-            observe=self._observe,
+            mode=case.now.mode,
         )
 
     def _refuse_outright(

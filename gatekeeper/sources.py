@@ -5,27 +5,37 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from yarl import URL
 
-from gatekeeper.facts.network import NetworkData
-from gatekeeper.gate import Snapshot
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
+from gatekeeper.settings import SecretSource
+from gatekeeper.storage.cases_schema import TryRules
 from gatekeeper.storage.rule_store import archive, read_texts
-from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
+from gatekeeper.storage.secrets import load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
+from gatekeeper.verification.sandbox import SandboxVendor
+from gatekeeper.verification.standard_webhooks import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import aiohttp
+
+    from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
-    from gatekeeper.settings import Listener, Settings, Upstream
+    from gatekeeper.settings import Listener, Settings, StepUp, Upstream
     from gatekeeper.tracing import Tracing
+    from gatekeeper.verification.vendor import Vendor
+
+_DAY_S: Final = 86_400.0
+_MIN_WEBHOOK_SECRET_BYTES: Final = 24
+"""Anyone who guesses it can make the gate ask the vendor, though not grant anything."""
 
 
 class StartError(Exception):
@@ -94,8 +104,8 @@ def unknown_owners(rules: RuleSet, network: NetworkData) -> list[Mistake]:
     ]
 
 
-def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snapshot:
-    """Read rules and network data; raises :class:`StartError` for rules that are wrong."""
+def load_rules(settings: Settings) -> tuple[Mapping[str, str], RuleSet]:
+    """Read and archive the rule files; raises :class:`StartError` for rules that are wrong."""
     texts = read_texts(settings.rules_dir)
     rules: RuleSet | list[Mistake] = texts if isinstance(texts, list) else parse_rules(texts)
     if isinstance(texts, list) or isinstance(rules, list):
@@ -104,10 +114,45 @@ def load_snapshot(settings: Settings, secret: bytes, now_unix_s: float) -> Snaps
         archive(rules_archive(settings), rules.revision, texts)
     except OSError as error:
         raise StartError([_unwritable(settings, error)]) from error
-    network = NetworkData.load(
-        settings.geoip, secret=derive(secret, "network"), now_unix_s=now_unix_s
+    return texts, rules
+
+
+def try_rules(step_up: StepUp) -> TryRules:
+    """Return how often an account may prove its identity, and for how long that is good."""
+    days = step_up.valid_for_days
+    return TryRules(
+        pending_s=step_up.pending_for_days * _DAY_S,
+        valid_s=None if days is None else days * _DAY_S,
+        max_tries=step_up.max_attempts,
+        period_s=step_up.attempts_period_days * _DAY_S,
     )
-    return Snapshot.of(rules, network)
+
+
+def vendor_of(
+    step_up: StepUp, environ: Mapping[str, str], session: aiohttp.ClientSession
+) -> Vendor | None:
+    """Return who checks identities; raises :class:`StartError` for a secret."""
+    if step_up.vendor == "none":
+        return None
+    secrets = [
+        read_secret(step_up.vendor_key or SecretSource(), environ),
+        *(
+            read_secret(source, environ, min_bytes=_MIN_WEBHOOK_SECRET_BYTES)
+            for source in step_up.webhook_secrets
+        ),
+    ]
+    if mistakes := [each for each in secrets if isinstance(each, Mistake)]:
+        raise StartError(mistakes)
+    key, *webhook_secrets = [each.decode() for each in secrets if isinstance(each, bytes)]
+    return SandboxVendor(
+        session,
+        url=step_up.vendor_url,
+        page_origin=str(URL(step_up.vendor_pages or step_up.vendor_url).origin()),
+        api_key=key,
+        webhook_keys=[key_of(each) for each in webhook_secrets],
+        tolerance_s=step_up.webhook_tolerance_s,
+        timeout_s=step_up.vendor_timeout_s,
+    )
 
 
 def tracing_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
@@ -144,6 +189,15 @@ def listener_tls(listener: Listener) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(listener.tls.certificate, listener.tls.key)
+    return context
+
+
+def admin_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context of the management API."""
+    if settings.admin.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.admin.tls.certificate, settings.admin.tls.key)
     return context
 
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from bisect import bisect_left
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 from prometheus_client.core import (
@@ -20,12 +20,14 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
     from structlog.typing import EventDict
 
     from gatekeeper.settings import Log
+
+    _Table: TypeAlias = tuple[str, tuple[str, ...], Callable[[], Mapping[tuple[str, ...], float]]]
 
 _COUNTERS: Final = {
     "gatekeeper_decisions": (
@@ -56,6 +58,19 @@ _COUNTERS: Final = {
         "Messages to the webhook of alerts: delivered, retried, given_up.",
         ("outcome",),
     ),
+    "gatekeeper_admin_requests": (
+        "Requests of the management API by operation and HTTP status.",
+        ("operation", "status"),
+    ),
+    "gatekeeper_reloads": (
+        "New rules, network data or mode, and whether they took effect.",
+        ("what", "outcome"),
+    ),
+    "gatekeeper_verification_cases": ("What happened to identity checks.", ("event",)),
+    "gatekeeper_webhooks": (
+        "Webhooks of identity vendors, and what became of them.",
+        ("vendor", "outcome"),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
@@ -81,6 +96,7 @@ class Metrics(Collector):
         self._observed = {name: [0] * (len(_BUCKETS) + 1) for name in _HISTOGRAMS}
         self._sums = dict.fromkeys(_HISTOGRAMS, 0.0)
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._tables: dict[str, _Table] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -105,9 +121,23 @@ class Metrics(Collector):
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Declare a gauge that is read when scraped."""
-        if name in {*self._gauges, *_COUNTERS, *_HISTOGRAMS}:
-            raise ValueError(f"the metric {name} is declared twice")
+        self._declared_once(name)
         self._gauges[name] = (text, read)
+
+    def gauges(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        read: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
+        """Declare a gauge with labels; ``read`` returns all that is there now."""
+        self._declared_once(name)
+        self._tables[name] = (text, labels, read)
+
+    def _declared_once(self, name: str) -> None:
+        if name in {*self._gauges, *self._tables, *_COUNTERS, *_HISTOGRAMS}:
+            raise ValueError(f"the metric {name} is declared twice")
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family (called by the registry)."""
@@ -125,6 +155,11 @@ class Metrics(Collector):
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=self._sums[name])
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=read())
+        for name, (text, labels, read_all) in self._tables.items():
+            table = GaugeMetricFamily(name, text, labels=labels)
+            for values, value in read_all().items():
+                table.add_metric(values, value)
+            yield table
 
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
@@ -169,6 +204,7 @@ def configure_logging(log: Log) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # else a line for each change
 
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:

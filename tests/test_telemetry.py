@@ -98,15 +98,29 @@ def test_gauges_are_read_when_scraped() -> None:
     assert scraped(metrics)["gatekeeper_test"].samples[0].value == 7
 
 
+def test_gauges_with_labels_show_what_is_there_now() -> None:
+    """A label set that is gone is not shown again; odd names come back as they are."""
+    metrics, held = Metrics(), {("a", '"x"'): 1.0, ("b", "y"): 2.0}
+    metrics.gauges("gatekeeper_table", "For a test.", ("source", "revision"), lambda: held)
+    samples = scraped(metrics)["gatekeeper_table"].samples
+    assert {(s.labels["source"], s.labels["revision"]): s.value for s in samples} == held
+    del held["b", "y"]
+    assert len(scraped(metrics)["gatekeeper_table"].samples) == 1
+
+
 @pytest.mark.parametrize(
-    "name", ["gatekeeper_test", "gatekeeper_decisions", "gatekeeper_decision_seconds"]
+    "name",
+    ["gatekeeper_test", "gatekeeper_table", "gatekeeper_decisions", "gatekeeper_decision_seconds"],
 )
 def test_a_name_is_declared_once(name: str) -> None:
     """A second declaration would render twice, which Prometheus refuses whole."""
     metrics = Metrics()
     metrics.gauge("gatekeeper_test", "For a test.", lambda: 0)
+    metrics.gauges("gatekeeper_table", "For a test.", ("a",), dict)
     with pytest.raises(ValueError, match="twice"):
         metrics.gauge(name, "Again.", lambda: 0)
+    with pytest.raises(ValueError, match="twice"):
+        metrics.gauges(name, "Again.", ("a",), dict)
 
 
 @pytest.mark.parametrize("value", ['a"b', "a\nb", "a\\b", "é", "{}", ""])

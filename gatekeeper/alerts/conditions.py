@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.alerts.webhook import Growth
-from gatekeeper.policy.words import Verdict
+from gatekeeper.alerts.webhook import Alerts, Growth
+from gatekeeper.policy.words import GateMode, Verdict
 from gatekeeper.settings import AlertName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatekeeper.alerts.webhook import Alerts
     from gatekeeper.facts.directory import Directory
     from gatekeeper.gate import Gate
+    from gatekeeper.live.fleet import Live
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.telemetry import Metrics
@@ -23,17 +23,20 @@ _STALE_S: Final = 10.0
 """Age of accounts and keys from which on it is an alert; they are read twice a second."""
 
 
-def watch_gate(
-    alerts: Alerts,
+def alerts_of(
+    settings: Settings,
+    secret: str,
     *,
     gate: Gate,
-    settings: Settings,
+    live: Live,
     directory: Directory,
     log: DecisionLog,
     metrics: Metrics,
     clock: Callable[[], float],
-) -> None:
-    """Watch what every gate has; ``clock`` is in Unix seconds."""
+    new_id: Callable[[], str],
+    chance: Callable[[], float],
+) -> Alerts:
+    """Return the alerts of a gate, every condition watched; ``clock`` is in Unix seconds."""
 
     def records_stale() -> str | None:
         age_s = directory.staleness_s(clock())
@@ -43,15 +46,33 @@ def watch_gate(
         return None if log.accepting else "decisions cannot be written, so calls are refused"
 
     def network_data() -> str | None:
+        if (refused := live.networks.last_refused) is not None:
+            return str(refused)
         problems = gate.snapshot.network.problems
         return f"{len(problems)} databases or lists cannot be used" if problems else None
 
-    def not_enforcing() -> str | None:
-        return None if settings.mode == "enforce" else f"the mode is {settings.mode}"
+    def rules_refused() -> str | None:
+        refused = live.rules.last_refused
+        return None if refused is None else str(refused)
 
+    def not_enforcing() -> str | None:
+        mode = gate.snapshot.mode
+        return None if mode is GateMode.ENFORCE else f"the mode is {mode}"
+
+    alerts = Alerts(
+        settings.alerts,
+        secret,
+        source=f"{settings.public_url}/gatekeeper/{settings.name}",
+        clock=clock,
+        new_id=new_id,
+        chance=chance,
+        metrics=metrics,
+    )
     refused = partial(metrics.total, "gatekeeper_decisions", Verdict.EMBARGOED.word)
     alerts.watch(AlertName.EMBARGO_HITS, Growth(refused, "calls were refused by an embargo"))
     alerts.watch(AlertName.RECORDS_STALE, records_stale)
     alerts.watch(AlertName.LOG_FAILING, log_failing)
     alerts.watch(AlertName.NETWORK_DATA, network_data)
+    alerts.watch(AlertName.RULES_REFUSED, rules_refused)
     alerts.watch(AlertName.NOT_ENFORCING, not_enforcing)
+    return alerts

@@ -9,10 +9,6 @@ fleets there are deploy/prometheus/alerts.yaml and an Alertmanager; this needs n
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 import structlog
+
+from gatekeeper.verification.standard_webhooks import key_of, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +38,6 @@ _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 300.0
 _REQUEST_S: Final = 10.0
 _SUCCESS: Final = 2
-_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how secrets are marked, not one
 
 
 @dataclass(slots=True)
@@ -81,7 +78,7 @@ class Alerts:
         """``source`` names this gate in each message; ``clock`` is in Unix seconds."""
         self.waiting: deque[Message] = deque()
         self._settings = settings
-        self._secret = secret
+        self._key = key_of(secret)
         self._source = source
         self._clock = clock
         self._new_id = new_id
@@ -171,7 +168,7 @@ class Alerts:
         """Try until the receiver takes it (2xx); false when it never did."""
         pause_s = self._first_retry_s
         for attempt in range(1, _ATTEMPTS + 1):
-            headers = signed(self._secret, message.id, int(self._clock()), message.body)
+            headers = sign([self._key], message.id, int(self._clock()), message.body)
             headers["Content-Type"] = "application/cloudevents+json; charset=utf-8"
             try:
                 async with session.post(
@@ -209,27 +206,6 @@ class Growth:
         now = self._count()
         grown, self._last = now - self._last, now
         return f"{grown:.0f} {self._text}" if grown > 0 else None
-
-
-def signed(secret: str, message_id: str, sent_at: int, body: bytes) -> dict[str, str]:
-    """Return the headers of Standard Webhooks: HMAC-SHA256 over ``id.timestamp.body``."""
-    content = f"{message_id}.{sent_at}.".encode() + body
-    signature = base64.b64encode(hmac.digest(_key_of(secret), content, hashlib.sha256)).decode()
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(sent_at),
-        "webhook-signature": f"v1,{signature}",
-    }
-
-
-def _key_of(secret: str) -> bytes:
-    """Return the key of a secret: ``whsec_`` marks base64, all else is taken as it is."""
-    if secret.startswith(_SECRET_PREFIX):
-        try:
-            return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
-        except (binascii.Error, ValueError):
-            pass
-    return secret.encode()
 
 
 def _rfc3339(unix_s: float) -> str:

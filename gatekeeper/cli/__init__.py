@@ -6,11 +6,16 @@ import click
 
 from gatekeeper import __version__
 from gatekeeper.cli.accounts import accounts
+from gatekeeper.cli.admin_keys import admin_keys
+from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
 from gatekeeper.cli.demo import demo
 from gatekeeper.cli.explain import explain
+from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.organizations import organizations
+from gatekeeper.cli.sandbox import sandbox_vendor
 from gatekeeper.cli.serve import serve
 
 
@@ -27,5 +32,18 @@ def main() -> None:
     """
 
 
-for _command in (serve, check, explain, geoip, keys, accounts, demo):
+for _command in (
+    serve,
+    check,
+    explain,
+    geoip,
+    lists,
+    keys,
+    accounts,
+    organizations,
+    cases,
+    admin_keys,
+    sandbox_vendor,
+    demo,
+):
     main.add_command(_command)

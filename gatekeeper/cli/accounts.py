@@ -14,6 +14,7 @@ import click
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
+    audited,
     data_dir_option,
     day,
     give_up,
@@ -27,7 +28,7 @@ from gatekeeper.storage.account_files import AccountFormat, parse_account, parse
 
 if TYPE_CHECKING:
     from gatekeeper.storage.records import Records
-    from gatekeeper.storage.records_schema import AccountRow
+    from gatekeeper.storage.records_schema import AccountRow, ImportCount
 
 
 @click.group()
@@ -50,7 +51,8 @@ def import_(*, file: Path, settings_file: Path | None, data_dir: Path | None) ->
 
     \b
     Fields: id, organization, tier, assurance, assurance_expires, created_at, email_domain,
-    banned_until, ban_reason, owners, owner_countries. Example:
+    email_pattern, email_digest, payment_fingerprint, signup_address, banned_until, ban_reason,
+    owners, owner_countries. Example:
       gatekeeper accounts import accounts.csv
     """
     settings = settings_from(settings_file, {"--data-dir": data_dir})
@@ -58,7 +60,15 @@ def import_(*, file: Path, settings_file: Path | None, data_dir: Path | None) ->
     patches = parse_accounts(file.read_bytes(), file=str(file), kind=kind)
     if isinstance(patches, list):
         give_up(patches)
-    done = with_records(settings, lambda records: records.import_accounts(patches, at=time.time()))
+    now = time.time()
+
+    async def put(records: Records) -> ImportCount:
+        async with audited(records, "importAccounts", "accounts", at=now) as trace:
+            done = await records.import_accounts(patches, at=now)
+            trace.of("", created=done.created, updated=done.updated)
+            return done
+
+    done = with_records(settings, put)
     click.echo(f"{done.created} created, {done.updated} updated")
 
 
@@ -130,7 +140,23 @@ def set_(
             click.echo(f"command line: {name}: {problem}", err=True)
         raise SystemExit(MISTAKES)
     settings = settings_from(settings_file, {"--data-dir": data_dir})
-    row = with_records(settings, lambda records: records.upsert_account(patch, at=time.time()))
+    now = time.time()
+
+    async def put(records: Records) -> AccountRow:
+        async with audited(records, "putAccount", "account", at=now) as trace:
+            before = await records.account(account)
+            row = await records.upsert_account(patch, at=now)
+            old, new = ({} if each is None else _plain(each) for each in (before, row))
+            named = {name: [old.get(name), new[name]] for name in sorted(patch.fields)}
+            trace.of(
+                account,
+                changed={
+                    name: both for name, both in named.items() if len(set(map(str, both))) > 1
+                },
+            )
+            return row
+
+    row = with_records(settings, put)
     click.echo(json.dumps(_plain(row)))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -15,10 +18,12 @@ from rich.table import Table
 
 from gatekeeper.settings.load import FILE_VARIABLE, load_settings
 from gatekeeper.sources import StartError, master_secret, records_url
-from gatekeeper.storage.records import Records, RecordsError
+from gatekeeper.storage.audit import AuditEntry, AuditTrail
+from gatekeeper.storage.database import RecordsError
+from gatekeeper.storage.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from gatekeeper.policy.mistake import Mistake
     from gatekeeper.settings import Settings
@@ -93,6 +98,47 @@ def with_records(settings: Settings, work: Callable[[Records], Awaitable[_Result
     except (RecordsError, OSError) as error:
         click.echo(f"The records cannot be used: {error}", err=True)
         raise SystemExit(MISTAKES) from error
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the audit trail will say of a command."""
+
+    target_id: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, target_id: str, **detail: Any) -> None:
+        """Name what was acted on, and add what was done to it."""
+        self.target_id = target_id
+        self.detail.update(detail)
+
+
+@asynccontextmanager
+async def audited(
+    records: Records, action: str, target_kind: str, *, at: float
+) -> AsyncIterator[Trace]:
+    """Put what is done inside, and an entry that tells of it, into one transaction."""
+    trace = Trace()
+    async with records.database.together():
+        yield trace
+        await AuditTrail(records.database).write(
+            AuditEntry(
+                at=at,
+                actor=f"cli:{_user()}",
+                action=action,
+                target_kind=target_kind,
+                target_id=trace.target_id,
+                detail=trace.detail,
+            )
+        )
+
+
+def _user() -> str:
+    """Return who runs the command, as far as the system tells."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -28,12 +28,14 @@ from gatekeeper.facts.network import NetworkData
 from gatekeeper.policy.case_facts import REQUEST_FIELDS, facts_of
 from gatekeeper.policy.decide import conclude, judge
 from gatekeeper.policy.limits import LimitPlanner
-from gatekeeper.policy.record import from_record, to_record
+from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import FieldType, view_of
+from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.decision_files import find
 from gatekeeper.storage.decision_log import encode_record
-from gatekeeper.storage.rule_store import archived, read_rules
+from gatekeeper.storage.replay import replayed
+from gatekeeper.storage.rule_store import read_rules
 
 if TYPE_CHECKING:
     from gatekeeper.policy.limits import Claim
@@ -104,7 +106,9 @@ def _judged(facts: Facts, rules: RuleSet) -> Decision:
         claim.status(claim.quota.burst - claim.amount, claim.quota.wait_s(0, 0, claim.amount))
         for claim in claims
     )
-    return conclude(standing, limits, rules, decision_id=_EXPLAINED, at=facts.at, observe=False)
+    return conclude(
+        standing, limits, rules, decision_id=_EXPLAINED, at=facts.at, mode=GateMode.ENFORCE
+    )
 
 
 def _described(assignments: tuple[str, ...], address: str | None, settings: Settings) -> Facts:
@@ -152,23 +156,14 @@ def _recorded(decision_id: str, settings: Settings, rules: RuleSet, *, as_json: 
     if record is None:
         click.echo(f"no decision {decision_id} in {settings.decision_log.directory}", err=True)
         raise SystemExit(FAILED)
-    recorded = from_record(record)
-    if isinstance(recorded, str):
-        click.echo(recorded, err=True)
+    replay = replayed(record, rules, rules_archive(settings))
+    if isinstance(replay, str):
+        click.echo(replay, err=True)
         raise SystemExit(FAILED)
-    same_rules = recorded.rules_revision == rules.revision
-    used = rules if same_rules else archived(rules_archive(settings), recorded.rules_revision)
-    if used is None:
-        click.echo(
-            f"The rules {recorded.rules_revision} that decided it are not in the archive.", err=True
-        )
-        raise SystemExit(FAILED)
-    decision = recorded.replay(used)
-    same = decision.verdict is recorded.verdict
-    _show(decision, recorded.facts, as_json=as_json, observe=recorded.observe, same=same)
-    if not same_rules and not as_json:
-        now = recorded.replay(rules)
-        click.echo(f"By today's rules ({rules.revision}): {now.verdict.word}")
+    recorded, same = replay.recorded, replay.same
+    _show(replay.decision, recorded.facts, as_json=as_json, mode=recorded.mode, same=same)
+    if replay.now is not None and not as_json:
+        click.echo(f"By today's rules ({rules.revision}): {replay.now.verdict.word}")
     if not same:
         raise SystemExit(FAILED)
 
@@ -178,11 +173,11 @@ def _show(
     facts: Facts,
     *,
     as_json: bool,
-    observe: bool = False,
+    mode: GateMode = GateMode.ENFORCE,
     same: bool | None = None,
 ) -> None:
     if as_json:
-        record = to_record(decision, facts, observe=observe)
+        record = to_record(decision, facts, mode=mode)
         if same is not None:
             record["same_verdict_offline"] = same
         click.echo(encode_record(record).decode(), nl=False)
@@ -231,6 +226,8 @@ def _show(
     out.print(f" ({decision.reason})" if decision.reason else "")
     out.print(f"With shadow rules: {decision.shadow_verdict.word}")
     out.print(f"Rules: {decision.rules_revision}")
+    if mode is not GateMode.ENFORCE:
+        out.print(f"Mode: {mode}")
     if decision.obligation is not None:
         out.print(f"Needs: {decision.obligation.assurance} (by {decision.obligation.rule})")
     if same is not None:

@@ -1,4 +1,4 @@
-"""``gatekeeper geoip``: show what is known of an address, build the shipped databases."""
+"""``gatekeeper geoip``: show what is known of an address, fetch and build databases."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from gatekeeper.cli.common import (
     settings_option,
     table,
 )
+from gatekeeper.cli.feeds import accept_option, run_update
 from gatekeeper.facts.address import parse_address
 from gatekeeper.facts.geoip_build import BuildError, build
 from gatekeeper.facts.network import NetworkData
+from gatekeeper.settings import DATABASE_FORMAT
 
 if TYPE_CHECKING:
     from gatekeeper.policy.model import NetworkFacts
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def geoip() -> None:
-    """Look at network data, and build it.
+    """Look at network data, fetch it, and build it.
 
     \b
     Example:
@@ -88,6 +90,29 @@ def _print(address: str, facts: NetworkFacts) -> None:
         if lookups
         else (),
     )
+
+
+@geoip.command()
+@click.argument("ids", nargs=-1)
+@accept_option
+@json_option
+@settings_option
+def update(
+    *, ids: tuple[str, ...], accept_size: tuple[str, ...], as_json: bool, settings_file: Path | None
+) -> None:
+    """Fetch the databases of `geoip.feeds`, or only those with these IDS.
+
+    A database that is damaged, older than the last good one, of another type, or of an unlikely
+    size is refused, and the last good one stays. Exits with 1 when any was not fetched or was
+    refused.
+
+    \b
+    Example:
+      gatekeeper geoip update geolite-city
+    """
+    settings = settings_from(settings_file)
+    feeds = [each for each in settings.geoip.feeds if each.format == DATABASE_FORMAT]
+    run_update(settings, feeds, ids, accept_size, as_json=as_json)
 
 
 @geoip.command(name="build")

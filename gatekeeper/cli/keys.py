@@ -13,6 +13,7 @@ import click
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
+    audited,
     data_dir_option,
     day,
     json_option,
@@ -22,7 +23,7 @@ from gatekeeper.cli.common import (
     table,
     with_records,
 )
-from gatekeeper.facts.api_keys import issue_key
+from gatekeeper.facts.api_keys import MintedKey, issue_key
 from gatekeeper.storage.records_schema import Revocation
 from gatekeeper.storage.secrets import derive
 
@@ -69,10 +70,10 @@ def create(
     settings = settings_from(settings_file, {"--data-dir": data_dir})
     subkey = derive(secret_of(settings), "credentials")
     now = time.time()
-    try:
-        minted = with_records(
-            settings,
-            lambda records: issue_key(
+
+    async def make(records: Records) -> MintedKey:
+        async with audited(records, "createKey", "account", at=now) as trace:
+            minted = await issue_key(
                 records,
                 subkey=subkey,
                 account_id=account,
@@ -80,8 +81,12 @@ def create(
                 at=now,
                 expires_at=None if days is None else now + days * 86_400,
                 random_bytes=os.urandom,
-            ),
-        )
+            )
+            trace.of(account, key_id=minted.row.key_id)
+            return minted
+
+    try:
+        minted = with_records(settings, make)
     except ValueError as error:
         click.echo(f"{error}", err=True)
         raise SystemExit(MISTAKES) from error
@@ -107,7 +112,15 @@ def revoke(*, key_id: str, settings_file: Path | None, data_dir: Path | None) ->
       gatekeeper keys revoke gk_7f3a9c2e
     """
     settings = settings_from(settings_file, {"--data-dir": data_dir})
-    done = with_records(settings, lambda records: records.revoke_key(key_id, at=time.time()))
+    now = time.time()
+
+    async def end(records: Records) -> Revocation:
+        async with audited(records, "revokeKey", "key", at=now) as trace:
+            done = await records.revoke_key(key_id, at=now)
+            trace.of(key_id[:32], result=done.value)
+            return done
+
+    done = with_records(settings, end)
     click.echo(f"{key_id}: {done.value.replace('_', ' ')}")
     if done is Revocation.UNKNOWN_KEY:
         raise SystemExit(FAILED)

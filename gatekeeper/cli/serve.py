@@ -15,7 +15,7 @@ from gatekeeper.app import serve as serve_until_signal
 from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
 from gatekeeper.cli.tour import Tour
 from gatekeeper.sources import StartError
-from gatekeeper.storage.records import RecordsError
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _KEYS: Final = {
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
 @click.option("--ops-port", type=int, help="Port of probes and metrics.")
+@click.option("--admin-port", type=int, help="Port of the management API.")
 @click.option(
     "--mode",
     type=click.Choice(["enforce", "observe"]),
@@ -92,12 +93,16 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
     if tour is not None:
         settings = tour.prepared(settings)
         await tour.start(settings)
-    app = await App.start(settings, os.environ)
+    app = await App.start(settings, os.environ if tour is None else tour.environ())
     for listener, port in zip(settings.listeners, app.ports, strict=True):
         scheme = "http" if listener.tls is None else "https"
         keys = " or ".join(_KEYS[mode] for mode in listener.credentials)
         click.echo(f"Callers: {scheme}://{listener.host}:{port} with {keys}")
     click.echo(f"Probes and metrics: http://{settings.ops.host}:{app.ops_port}/metrics")
+    if app.admin_port:
+        scheme = "http" if settings.admin.tls is None else "https"
+        at = f"{scheme}://{settings.admin.host}:{app.admin_port}/"
+        click.echo(f"Management API: {at} with a key made by `gatekeeper admin-keys create`")
     for upstream in settings.upstreams:
         click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")
     if tour is not None:

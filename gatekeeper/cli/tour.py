@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -16,10 +17,13 @@ from aiohttp import web
 from gatekeeper.demo import build_demo_app
 from gatekeeper.facts.api_keys import issue_key
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.sandbox_vendor import Sandbox, SandboxSettings
+from gatekeeper.settings import SecretSource
 from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch
 from gatekeeper.storage.secrets import derive
+from gatekeeper.verification.pages import WEBHOOKS
 
 if TYPE_CHECKING:
     from gatekeeper.settings import Settings
@@ -35,15 +39,23 @@ _ACCOUNTS: Final = {
 _AGE_S: Final = 400 * _DAY_S
 """Old enough for no rule about new accounts to apply."""
 _LABEL: Final = "tour"
+_SECRETS: Final = ("GATEKEEPER_TOUR_VENDOR_KEY", "GATEKEEPER_TOUR_WEBHOOK_SECRET")
+"""Variables that exist in this process alone."""
 
 
 class Tour:
-    """Starts the demo endpoint, makes its accounts, prints commands that each show something."""
+    """Starts the demo endpoint and a sandbox vendor, makes accounts, prints commands to try."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._runner: web.AppRunner | None = None
+        self._vendor_socket = socket.create_server(("127.0.0.1", 0))
+        self._runners: list[web.AppRunner] = []
         self._keys: dict[str, str] = {}
+        secrets_of_today = (secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+        self._secrets = dict(zip(_SECRETS, secrets_of_today, strict=True))
+        vendor_url = f"http://127.0.0.1:{self._vendor_socket.getsockname()[1]}"
+        api_key, webhook_secret = secrets_of_today
+        self._vendor = Sandbox(SandboxSettings(api_key, (webhook_secret,), public_url=vendor_url))
 
     @property
     def endpoint_url(self) -> str:
@@ -55,13 +67,29 @@ class Tour:
         first, *rest = settings.listeners
         open_first = first.model_copy(update={"trusted_proxies": ("127.0.0.1", "::1")})
         update: dict[str, object] = {"listeners": (open_first, *rest)}
+        if settings.step_up.vendor == "none":
+            key, webhook_secret = (SecretSource(env=name) for name in _SECRETS)
+            sandbox = {
+                "vendor": "sandbox",
+                "vendor_url": self._vendor.settings.public_url,
+                "vendor_key": key,
+                "webhook_secrets": (webhook_secret,),
+            }
+            update["step_up"] = settings.step_up.model_copy(update=sandbox)
         return settings.model_copy(update=update)
+
+    def environ(self) -> dict[str, str]:
+        """Return the environment with the secrets that gate and sandbox share until it ends."""
+        return {**os.environ, **self._secrets}
 
     async def start(self, settings: Settings) -> None:
         """Start the endpoint and make accounts with fresh keys; the last run's are revoked."""
-        self._runner = web.AppRunner(build_demo_app(), access_log=None)
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._socket).start()
+        served = ((build_demo_app(), self._socket), (self._vendor.app(), self._vendor_socket))
+        for served_app, listening in served:
+            runner = web.AppRunner(served_app, access_log=None)
+            self._runners.append(runner)
+            await runner.setup()
+            await web.SockSite(runner, listening).start()
         subkey = derive(master_secret(settings, os.environ), "credentials")
         now = time.time()
         records = await Records.open(records_url(settings))
@@ -90,12 +118,13 @@ class Tour:
             await records.close()
 
     async def stop(self) -> None:
-        """Stop the endpoint."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        """Stop the endpoint and the vendor."""
+        for runner in self._runners:
+            await runner.cleanup()
 
     def tell(self, port: int) -> None:
-        """Print the commands, one line each."""
+        """Print the commands, one line each; the gate listens on ``port``."""
+        self._vendor.reports_to(f"http://127.0.0.1:{port}{WEBHOOKS}sandbox")
         key, watched, restricted = (self._keys[name] for name in _ACCOUNTS)
         burst = _call(port, restricted, model="gpt-4.1-mini", flags=_STATUS_ONLY)
         for title, command in (
@@ -106,7 +135,7 @@ class Tour:
                 f"for i in 1 2 3 4 5 6 7; do {burst}; done",
             ),
             (
-                "step-up: an account under observation asks for a frontier model: 403 with a link",
+                _STEP_UP,
                 _call(port, watched, model="gpt-5"),
             ),
             ("streamed", _call(port, key, flags="-sN", more=',"stream":true')),
@@ -119,6 +148,10 @@ class Tour:
         click.echo()
 
 
+_STEP_UP: Final = (
+    "step-up: an account under observation asks for a frontier model: 403 with a link; "
+    "open it in a browser, pass, and call again: 200"
+)
 _STATUS_ONLY: Final = "-so /dev/null -w '%{http_code}\\n'"
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "TrustedProxies",
     "canonical",
     "client_address",
+    "is_public",
     "parse_address",
     "parse_host_port",
     "reach_of",
@@ -79,6 +80,9 @@ _REACH: Final = PrefixMap(
     (ip_network(prefix), reach)
     for reach, prefixes in ((Reach.PRIVATE, _PRIVATE), (Reach.UNLOCATABLE, _UNLOCATABLE))
     for prefix in prefixes.split()
+)
+_NOT_PUBLIC: Final = tuple(
+    ip_network(prefix) for prefix in (*_PRIVATE.split(), *_UNLOCATABLE.split())
 )
 _NAT64: Final = int(IPv6Address("64:ff9b::")) >> 32
 _MAPPED: Final = 0xFFFF
@@ -137,6 +141,13 @@ def reach_of(address: IPAddress) -> Reach:
     """Tell what can be asked about a canonical address."""
     found = _REACH.matches(address)
     return found[0] if found else Reach.PUBLIC
+
+
+def is_public(network: IPNetwork) -> bool:
+    """Tell whether every address of ``network`` is a public one that names its client."""
+    return not any(
+        each.overlaps(network) for each in _NOT_PUBLIC if each.version == network.version
+    )
 
 
 class TrustedProxies:

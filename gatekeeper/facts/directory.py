@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Final, Self
 
 from msgspec.structs import replace
 
+from gatekeeper.facts.address import AddressSource
+from gatekeeper.facts.prefixes import PrefixMap, parse_prefix
 from gatekeeper.policy.model import FOREVER, Account
 from gatekeeper.policy.words import Assurance, LookupStatus
-from gatekeeper.storage.records import RecordsError
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records_schema import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gatekeeper.facts.address import ClientAddress
+    from gatekeeper.policy.model import NetworkFacts
+    from gatekeeper.storage.organizations import OrganizationRow
     from gatekeeper.storage.records import Records
     from gatekeeper.storage.records_schema import AccountRow, KeyRow
 
@@ -60,6 +65,7 @@ class Directory:
         self._accounts: dict[str, Account] = {}
         self._assurance_ends: dict[str, float] = {}
         self._keys: dict[bytes, KeyEntry] = {}
+        self._egress: dict[str, PrefixMap[bool]] = {}
         self._pending: dict[str, float] = {}
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._fresh_at: float | None = None
@@ -88,22 +94,29 @@ class Directory:
         return directory
 
     async def refresh(self, at: float) -> bool:
-        """Write what waits, read what changed; return whether the records answered."""
+        """Read what changed, write what waits; return whether the records did both."""
         try:
-            await self._flush()
             await self._follow(page_rows=_REFRESH_ROWS)
         except (RecordsError, TimeoutError) as error:
             self._failing = True
-            self.failures += 1
-            self.last_error = str(error) or "the records did not answer in time"
-            return False
+            return self._failed(error)
         self._fresh_at = at
         self._failing = False
+        try:
+            # Last: whoever holds up writers, such as a large import, must not keep us from reading.
+            await self._flush()
+        except (RecordsError, TimeoutError) as error:
+            return self._failed(error)
         return True
+
+    def _failed(self, error: Exception) -> bool:
+        self.failures += 1
+        self.last_error = str(error) or "the records did not answer in time"
+        return False
 
     @property
     def failing(self) -> bool:
-        """Whether the last refresh failed, so that what is not found may still exist."""
+        """Whether the records could not be read, so that what is not found may still exist."""
         return self._failing
 
     @property
@@ -128,6 +141,17 @@ class Directory:
         if account_id in self._assurance_ends and self._assurance_ends[account_id] <= at:
             return replace(account, assurance=Assurance.NONE)
         return account
+
+    def placed(
+        self, network: NetworkFacts, client: ClientAddress, account: Account
+    ) -> NetworkFacts:
+        """Return ``network`` with whether ``client`` calls from where its organization does."""
+        if account.organization is None:
+            return network
+        registered = self._egress.get(account.organization)
+        if registered is None or client.source is AddressSource.UNKNOWN:
+            return network
+        return replace(network, registered_egress=client.address in registered)
 
     def note_opaque_success(self, account_id: str, at: float) -> None:
         """Make an opaque account known from ``at`` on: the upstream has accepted its key."""
@@ -157,6 +181,8 @@ class Directory:
                 self._apply_account(row)
             for key in changes.keys:
                 self._apply_key(key)
+            for organization in changes.organizations:
+                self._apply_organization(organization)
             self._position = changes.position
             complete = changes.complete
 
@@ -188,6 +214,15 @@ class Directory:
         known = self._accounts.get(row.account_id)
         account_id = row.account_id if known is None else known.id
         self._keys[row.digest] = KeyEntry(row.key_id, account_id, row.expires_at)
+
+    def _apply_organization(self, row: OrganizationRow) -> None:
+        # Checked when they were written: one that cannot be read was changed by hand, and is void.
+        parsed = (parse_prefix(text) for text in row.egress)
+        prefixes = [(prefix, True) for prefix in parsed if not isinstance(prefix, str)]
+        if prefixes:
+            self._egress[row.id] = PrefixMap(prefixes)
+        else:
+            self._egress.pop(row.id, None)
 
     def _share(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         return self._shared.setdefault(texts, texts)

@@ -14,22 +14,20 @@ from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
-from gatekeeper.facts.network_database import (
-    VIEWS,
-    Database,
-    open_database,
-    unreadable_source,
-)
+from gatekeeper.facts.feed_files import LoadedFeeds
+from gatekeeper.facts.network_database import VIEWS
 from gatekeeper.facts.network_layouts import RISK
-from gatekeeper.facts.network_lists import NetworkList, NetworkLists, load_lists
-from gatekeeper.policy.mistake import Mistake
+from gatekeeper.facts.network_sources import NetworkParts, load_parts
 from gatekeeper.policy.model import Lookup, NetworkFacts
 from gatekeeper.policy.words import LookupStatus, NetworkKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gatekeeper.facts.network_database import Database
+    from gatekeeper.facts.network_lists import NetworkList, NetworkLists
     from gatekeeper.facts.prefixes import IPAddress
+    from gatekeeper.policy.mistake import Mistake
     from gatekeeper.settings import Geoip
 
 _CACHED_ADDRESSES: Final = 65_536
@@ -54,6 +52,15 @@ class NetworkSource:
     built_unix_s: float | None = None
     views: tuple[str, ...] = ("lists",)
     stale: bool = False
+    entries: int = 0
+    """Nodes of a database's search tree; AS numbers and prefixes of lists."""
+    confirmed_unix_s: float | None = None
+    """When the source of a fetched list last said that this is its content."""
+
+    @property
+    def as_of_unix_s(self) -> float | None:
+        """Return how old the data is: when a database was built, a fetched list confirmed."""
+        return self.built_unix_s if self.confirmed_unix_s is None else self.confirmed_unix_s
 
 
 class NetworkData:
@@ -65,6 +72,7 @@ class NetworkData:
         "_lists",
         "_lost",
         "observe",
+        "parts",
         "problems",
         "revision",
         "sources",
@@ -80,69 +88,95 @@ class NetworkData:
         problems: Sequence[Mistake] = (),
         lost: Sequence[Lookup] = (),
         stale_at: float | None = None,
+        feeds: LoadedFeeds | None = None,
     ) -> None:
         """Put sources together; ``secret`` keys the digests and must not be empty.
 
-        ``lost`` are the look-ups of sources that could not be loaded.
+        ``lost`` are the look-ups of sources that could not be loaded. Databases of feeds come
+        before the others, lists of feeds after them.
         """
         if not secret:
             raise ValueError("an empty secret would make the digests of addresses reversible")
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"gk-network-data").digest()
-        self._databases = tuple(databases)
-        self._lists = tuple(lists)
-        self._lost = tuple(lost)
-        self.problems = tuple(problems)
+        feeds = feeds or LoadedFeeds()
+        self._databases = (*feeds.databases, *databases)
+        self._lists = (*lists, *feeds.as_one_source())
+        self._lost = (*lost, *feeds.lost)
+        self.problems = (*problems, *feeds.problems)
         """What could not be loaded or is out of date, for ``check`` and the log."""
-        self.stale_at = stale_at
-        """When the next database becomes too old (Unix seconds): load again by then."""
+        ends = feeds.stale_at if stale_at is None else [stale_at, *feeds.stale_at]
+        self.stale_at = min(ends, default=None)
+        """When the next source becomes too old (Unix seconds): load again by then."""
         self.sources: tuple[NetworkSource, ...] = (
             *(
                 NetworkSource(
-                    d.source, d.database_type, d.revision, d.built_unix_s, d.views, d.stale
+                    d.source,
+                    d.database_type,
+                    d.revision,
+                    d.built_unix_s,
+                    d.views,
+                    d.stale,
+                    d.entries,
                 )
-                for d in databases
+                for d in self._databases
             ),
-            *(NetworkSource(n.source, "lists", n.revision) for n in lists),
+            *(
+                NetworkSource(n.source, "lists", n.revision, entries=sum(n.sizes.values()))
+                for n in lists
+            ),
+            *(
+                NetworkSource(
+                    each.named.id,
+                    "lists",
+                    each.file.revision,
+                    entries=each.file.entries,
+                    confirmed_unix_s=each.file.confirmed_unix_s,
+                )
+                for each in feeds.lists
+            ),
         )
+        self.parts = NetworkParts()
+        """The sources one by one, as far as they were loaded from files."""
         seen = "\n".join(f"{source.name} {source.revision}" for source in self.sources)
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(self._look_up)
         """Return the facts of a canonical address; at most 65,536 answers are remembered."""
 
     @classmethod
-    def load(cls, geoip: Geoip, *, secret: bytes, now_unix_s: float) -> NetworkData:
+    def load(
+        cls,
+        geoip: Geoip,
+        *,
+        secret: bytes,
+        now_unix_s: float,
+        previous: NetworkData | None = None,
+    ) -> NetworkData:
         """Load everything that the settings name; what cannot be loaded is in ``problems``.
 
-        A missing source does not stop the others: its views are answered ``unknown``.
+        A missing source does not stop the others: its views are answered ``unknown``, or as
+        ``previous`` data answered them.
         """
-        databases: list[Database] = []
-        lists: list[NetworkLists] = []
-        problems: list[Mistake] = []
-        lost: list[Lookup] = []
-        for path in geoip.databases:
-            database = open_database(path, now_unix_s=now_unix_s, max_age_days=geoip.max_age_days)
-            if isinstance(database, Mistake):
-                problems.append(database)
-                lost += unreadable_source(path.name)
-                continue
-            databases.append(database)
-            if database.stale:
-                age = f"This database is older than {geoip.max_age_days:g} days; it is not used."
-                problems.append(Mistake(str(path), None, "", age))
-        for path in geoip.networks:
-            loaded = load_lists(path)
-            if isinstance(loaded, NetworkLists):
-                lists.append(loaded)
-                continue
-            problems += loaded
-            lost += [Lookup(v, LookupStatus.UNKNOWN, path.name, "") for v in ("lists", "kind")]
+        last = None if previous is None else previous.parts
+        accept = previous is None or geoip.accept_size_changes
+        parts = load_parts(geoip, now_unix_s=now_unix_s, previous=last, accept_sizes=accept)
+        databases = list(parts.databases.values())
         stale_at = None
         if geoip.max_age_days is not None:
             life_s = geoip.max_age_days * _DAY_S
             stale_at = min(
                 (d.built_unix_s + life_s for d in databases if not d.stale), default=None
             )
-        return cls(databases, lists, secret=secret, problems=problems, lost=lost, stale_at=stale_at)
+        data = cls(
+            databases,
+            list(parts.lists.values()),
+            secret=secret,
+            problems=parts.problems,
+            lost=parts.lost,
+            stale_at=stale_at,
+            feeds=parts.feeds,
+        )
+        data.parts = parts
+        return data
 
     @property
     def owners(self) -> frozenset[str] | None:

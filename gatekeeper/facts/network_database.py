@@ -70,6 +70,8 @@ class Database:
     database_type: str
     built_unix_s: float
     stale: bool
+    entries: int
+    """Nodes of the search tree: what there is of size without reading it all."""
     _columns: tuple[_Column, ...]
     _get: Callable[[IPAddress], Any]
 
@@ -107,22 +109,34 @@ def unreadable_source(source: str) -> tuple[Lookup, ...]:
 
 
 def open_database(
-    path: Path, *, now_unix_s: float, max_age_days: float | None
+    path: Path,
+    *,
+    now_unix_s: float,
+    max_age_days: float | None,
+    known_as: tuple[str, str] | None = None,
 ) -> Database | Mistake:
-    """Load one file, whole, and check that it can be read; a mistake says why it cannot."""
+    """Load one file, whole, and check that it can be read; a mistake says why it cannot.
+
+    ``known_as`` are the name to call it by and its SHA-256, instead of the file's own name and
+    what the manifest beside it says.
+    """
     memory = _Memory()
+    source, expected = known_as or (path.name, manifest_digest(path))
     try:
         digest = memory.fill(path)
-        expected = manifest_digest(path)
         if expected is not None and expected != digest:
+            advice = "Run `gatekeeper geoip build`, or take its entry out."
+            if known_as is not None:
+                advice = "Run `gatekeeper geoip update`."
             return _mistake(
                 path,
                 f"This file is not the one that {MANIFEST} describes: it is damaged, or was "
-                "replaced. Run `gatekeeper geoip build`, or take its entry out.",
+                f"replaced. {advice}",
             )
         reader = memory.reader()
         metadata = reader.metadata()
         database_type, built = metadata.database_type, metadata.build_epoch
+        entries = int(metadata.node_count)
         sample = _sample(reader)
     except OSError as error:
         return _mistake(path, f"This database cannot be read: {error.strerror or error}.")
@@ -139,17 +153,18 @@ def open_database(
         )
     revision = f"{_date(built)}.{digest[:8]}"
     return Database(
-        source=path.name,
+        source=source,
         revision=revision,
         database_type=database_type,
         built_unix_s=float(built),
         stale=max_age_days is not None and now_unix_s - built > max_age_days * _DAY_S,
+        entries=entries,
         _columns=tuple(
             _Column(
                 view,
                 read,
                 *(
-                    Lookup(view, status, path.name, revision)
+                    Lookup(view, status, source, revision)
                     for status in (LookupStatus.HIT, LookupStatus.MISS, LookupStatus.UNKNOWN)
                 ),
             )

@@ -7,9 +7,9 @@ text file of prefixes, one a line. A source with any mistake is not used at all.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -20,11 +20,14 @@ from gatekeeper.policy.model import Lookup
 from gatekeeper.policy.strict_yaml import Document, read_yaml
 from gatekeeper.policy.validation import validate
 from gatekeeper.policy.words import LookupStatus, NetworkKind
+from gatekeeper.settings import LIST_ID, ListKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_FILE_BYTES: Final = 64_000_000
 """Text files of prefixes may not be longer; YAML has its own, smaller bound."""
 _MAX_MISTAKES: Final = 20
-_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
 
 class _Strict(BaseModel):
@@ -37,13 +40,10 @@ class _System(_Strict):
 
 
 class _Entry(_Strict):
-    id: Annotated[str, Field(pattern=_ID_PATTERN)] | None = None
+    id: Annotated[str, Field(pattern=LIST_ID)] | None = None
     description: Annotated[str, Field(min_length=1, max_length=1000)]
-    kind: (
-        Literal["hosting", "vpn", "relay", "tor", "residential_proxy", "mobile", "residential"]
-        | None
-    ) = None
-    owner: Annotated[str, Field(pattern=_ID_PATTERN)] | None = None
+    kind: ListKind | None = None
+    owner: Annotated[str, Field(pattern=LIST_ID)] | None = None
     owner_country: str | None = None
     asns: tuple[_System, ...] = ()
     prefixes: tuple[str, ...] = ()
@@ -77,10 +77,14 @@ class NetworkLists:
     lists: tuple[NetworkList, ...]
     as_names: dict[int, str]
     """Name that each AS number was verified by."""
+    sizes: dict[str, int]
+    """AS numbers and prefixes of each list, by its id."""
     _by_asn: dict[int, tuple[NetworkList, ...]]
     _by_prefix: PrefixMap[NetworkList]
     lookups: dict[tuple[str, LookupStatus], Lookup]
     """Every way in which asking can end, made beforehand."""
+    files: tuple[Path, ...] = ()
+    """Files beside the source that hold lists of it."""
 
     @property
     def owners(self) -> frozenset[str]:
@@ -149,7 +153,8 @@ def _build(
             entry.owner_country,
         )
         parts.append((named, entry.asns, networks))
-    return mistakes or _compile(path, digest, parts)
+    files = tuple(path.parent / entry.file for entry in content.lists if entry.file is not None)
+    return mistakes or replace(_compile(path, digest, parts), files=files)
 
 
 def _problems(entry: _Entry, ids: set[str]) -> list[str]:
@@ -195,16 +200,41 @@ def _compile(
         revision=revision,
         lists=tuple(named for named, _, _ in parts),
         as_names={system.asn: system.name for _, systems, _ in parts for system in systems},
+        sizes={named.id: len(systems) + len(networks) for named, systems, networks in parts},
         _by_asn=by_asn,
         _by_prefix=PrefixMap(
             (network, named) for named, _, networks in parts for network in networks
         ),
-        lookups={
-            (view, status): Lookup(view, status, path.name, revision)
-            for view in ("lists", "kind")
-            for status in LookupStatus
-        },
+        lookups=_lookups(path.name, revision),
     )
+
+
+def source_of(
+    source: str,
+    revision: str,
+    lists: Sequence[NetworkList],
+    by_asn: dict[int, tuple[NetworkList, ...]],
+    by_prefix: PrefixMap[NetworkList],
+) -> NetworkLists:
+    """Return a source of lists that were read elsewhere, and whose sizes nobody need compare."""
+    return NetworkLists(
+        source=source,
+        revision=revision,
+        lists=tuple(lists),
+        as_names={},
+        sizes={},
+        _by_asn=by_asn,
+        _by_prefix=by_prefix,
+        lookups=_lookups(source, revision),
+    )
+
+
+def _lookups(source: str, revision: str) -> dict[tuple[str, LookupStatus], Lookup]:
+    return {
+        (view, status): Lookup(view, status, source, revision)
+        for view in ("lists", "kind")
+        for status in LookupStatus
+    }
 
 
 def _read(path: Path, digest: hashlib._Hash) -> str | Mistake:

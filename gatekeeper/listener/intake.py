@@ -70,6 +70,14 @@ async def take(
     return Taken(route, body, ask, len(body))
 
 
+async def read_small(request: BaseRequest, *, most_bytes: int, within_s: float) -> bytes | Reason:
+    """Read a whole body for the gate itself; one that announces too much is not read at all."""
+    if (request.content_length or 0) > most_bytes:
+        return Reason.BODY_TOO_LARGE
+    await _say_continue(request)
+    return await read_body(request.content, most_bytes=most_bytes, within_s=within_s)
+
+
 async def _say_continue(request: BaseRequest) -> None:
     """Answer ``Expect: 100-continue`` once it is settled that the body is wanted."""
     if request.headers.get("expect", "").lower() == "100-continue":

@@ -52,6 +52,7 @@ DEFAULTS: Final[dict[str, Plain]] = {
     "network.owner_country": None,
     "network.kind": "residential",
     "network.listed_by": [],
+    "network.registered_egress": None,
     "account.id": "acct-example",
     "account.known": True,
     "account.status": "hit",
@@ -93,6 +94,7 @@ _NULLABLE: Final = frozenset(
         "network.as_organization",
         "network.owner",
         "network.owner_country",
+        "network.registered_egress",
         "account.organization",
         "account.age_days",
         "account.banned_until",
@@ -231,6 +233,7 @@ def _facts(full: dict[str, Any]) -> Facts:
             listed_by=tuple(sorted(known["network.listed_by"] or ())),
             lookups=tuple(_lookups(full)),
             revision="example",
+            registered_egress=known["network.registered_egress"],
         ),
         credential=Credential(
             kind=CredentialKind(known["credential.kind"]),

@@ -14,6 +14,7 @@ from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import (
     Assurance,
     CredentialStatus,
+    GateMode,
     Mode,
     NetworkKind,
     Reason,
@@ -31,6 +32,7 @@ PRIVATE_RULE: Final = "private"
 CREDENTIAL_RULE: Final = "credential"
 BAN_RULE: Final = "ban"
 REQUEST_RULE: Final = "request"
+MODE_RULE: Final = "mode"
 """Names under which what is not a rule of the files stands among the findings."""
 
 _SEVERITY: Final = {
@@ -66,8 +68,8 @@ NEVER_OBSERVED_AWAY: Final = frozenset(
 """Verdicts that ``observe`` mode enforces all the same."""
 
 
-def screen(facts: Facts, rules: RuleSet) -> Standing:
-    """Judge what needs no body: embargo, credentials, bans. Spends nothing."""
+def screen(facts: Facts, rules: RuleSet, mode: GateMode = GateMode.ENFORCE) -> Standing:
+    """Judge what needs no body: embargo, a closed gate, credentials, bans. Spends nothing."""
     findings = (
         []
         if cleared(rules.reach, facts)
@@ -79,7 +81,11 @@ def screen(facts: Facts, rules: RuleSet) -> Standing:
             Finding(PRIVATE_RULE, Mode.ENFORCE, Verdict.EMBARGOED, Reason.REGION_NOT_SUPPORTED)
         )
     credential = facts.credential.status
-    if credential is not CredentialStatus.VALID:
+    if mode is GateMode.CLOSED:
+        findings.append(
+            Finding(MODE_RULE, Mode.ENFORCE, Verdict.UNAVAILABLE, Reason.SERVICE_UNAVAILABLE)
+        )
+    elif credential is not CredentialStatus.VALID:
         verdict, reason = _CREDENTIAL_FINDINGS[credential]
         findings.append(Finding(CREDENTIAL_RULE, Mode.ENFORCE, verdict, reason))
     elif facts.account.banned_until is not None and facts.at < facts.account.banned_until:
@@ -156,10 +162,10 @@ _THRESHOLD_REASONS: Final = {
 }
 
 
-def judge(facts: Facts, rules: RuleSet, *, observe: bool = False) -> Standing:
+def judge(facts: Facts, rules: RuleSet, *, mode: GateMode = GateMode.ENFORCE) -> Standing:
     """Judge a call whose every fact is known at once, limits aside: screen, then assess."""
-    screened = screen(facts, rules)
-    if stops(screened, observe=observe):
+    screened = screen(facts, rules, mode)
+    if mode is GateMode.BYPASS or stops(screened, mode=mode):
         return screened
     return assess(facts, view_of(facts), rules, screened)
 
@@ -172,14 +178,19 @@ def outright(reason: Reason, detail: str | None = None) -> Standing:
     return Standing(verdict, reason, verdict, (finding,), detail=detail, binding=True)
 
 
-def stops(standing: Standing, *, observe: bool) -> bool:
+def stops(standing: Standing, *, mode: GateMode) -> bool:
     """Tell whether the call ends here: ``observe`` mode refuses only what nothing may open.
 
-    A call that was only screened and has to prove an identity goes on: worse may be found.
+    A call that was only screened and has to prove an identity goes on: worse may be found, unless
+    the gate is bypassed and nothing more is asked.
     """
-    if standing.admits or (standing.verdict is Verdict.STEP_UP and standing.score is None):
+    if standing.admits:
         return False
-    return standing.binding or not observe
+    if mode is GateMode.BYPASS:
+        return True
+    if standing.verdict is Verdict.STEP_UP and standing.score is None:
+        return False
+    return standing.binding or mode is not GateMode.OBSERVE
 
 
 def _exempt(view: View, at: float, rules: RuleSet, mode: Mode) -> frozenset[str]:
@@ -198,7 +209,7 @@ def conclude(
     *,
     decision_id: str,
     at: float,
-    observe: bool,
+    mode: GateMode,
 ) -> Decision:
     """Join what the rules and what the limits said into the one decision.
 
@@ -223,7 +234,7 @@ def conclude(
         at=at,
         verdict=verdict,
         reason=reason,
-        enforced=standing.binding or not observe,
+        enforced=standing.binding or mode is not GateMode.OBSERVE,
         shadow_verdict=shadow,
         findings=findings,
         score=standing.score,

@@ -83,6 +83,9 @@ class NetworkFacts(Struct, frozen=True, gc=False, omit_defaults=True):
     lookups: tuple[Lookup, ...] = ()
     revision: str = ""
     """Revision of all network data together."""
+    registered_egress: bool | None = None
+    """Whether the address lies in a range that the account's organization has registered; ``None``
+    when it has registered none, or the address is not known."""
 
     def uncertain(self, view: str) -> bool:
         """Tell whether a source of ``view`` failed, or none was asked: a miss proves nothing."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gatekeeper.policy.decide import REQUEST_RULE, conclude, judge, outright
 from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus
-from gatekeeper.policy.words import Reason, Verdict
+from gatekeeper.policy.words import GateMode, Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import RuleSet
 
 
-def to_record(decision: Decision, facts: Facts, *, observe: bool) -> dict[str, Any]:
+def to_record(decision: Decision, facts: Facts, *, mode: GateMode) -> dict[str, Any]:
     """Return the record of ``decision``; values may be structs that msgspec encodes."""
     return {
         "kind": "decision",
@@ -32,7 +32,8 @@ def to_record(decision: Decision, facts: Facts, *, observe: bool) -> dict[str, A
         "verdict": decision.verdict.word,
         "reason": decision.reason,
         "enforced": decision.enforced,
-        "observe": observe,
+        "observe": mode is GateMode.OBSERVE,
+        "mode": mode,
         "shadow_verdict": decision.shadow_verdict.word,
         "findings": [
             {
@@ -63,7 +64,8 @@ class Recorded:
     limits: tuple[LimitStatus, ...]
     verdict: Verdict
     rules_revision: str
-    observe: bool
+    mode: GateMode
+    """What the gate was set to; records of releases without ``mode`` tell ``observe`` alone."""
     outright: Reason | None
     """Why the call could not be judged at all; no rule was asked then."""
     detail: str | None
@@ -71,7 +73,7 @@ class Recorded:
     def replay(self, rules: RuleSet) -> Decision:
         """Judge the recorded facts by ``rules``, with the recorded answers of the limits."""
         standing = (
-            judge(self.facts, rules, observe=self.observe)
+            judge(self.facts, rules, mode=self.mode)
             if self.outright is None
             else outright(self.outright, self.detail)
         )
@@ -81,7 +83,7 @@ class Recorded:
             rules,
             decision_id=self.id,
             at=self.facts.at,
-            observe=self.observe,
+            mode=self.mode,
         )
 
 
@@ -100,7 +102,7 @@ def from_record(record: Mapping[str, Any]) -> Recorded | str:
             limits=msgspec.convert(limits, tuple[LimitStatus, ...]),
             verdict=Verdict[record["verdict"].upper()],
             rules_revision=msgspec.convert(record["rules_revision"], str),
-            observe=msgspec.convert(record["observe"], bool),
+            mode=_mode(record),
             outright=next(
                 (
                     Reason(finding["reason"])
@@ -116,6 +118,11 @@ def from_record(record: Mapping[str, Any]) -> Recorded | str:
 
 
 _SHOWN: Final = 200
+
+
+def _mode(record: Mapping[str, Any]) -> GateMode:
+    observe = msgspec.convert(record["observe"], bool)
+    return GateMode(record.get("mode", GateMode.OBSERVE if observe else GateMode.ENFORCE))
 
 
 def _datable(facts: Facts) -> Facts:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import TypeAdapter
 
 from gatekeeper.policy.conditions import compile_condition
-from gatekeeper.policy.decide import BAN_RULE, CREDENTIAL_RULE, PRIVATE_RULE, REQUEST_RULE
+from gatekeeper.policy.decide import (
+    BAN_RULE,
+    CREDENTIAL_RULE,
+    MODE_RULE,
+    PRIVATE_RULE,
+    REQUEST_RULE,
+)
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.notation import duration_s, instant_s, rate_of
 from gatekeeper.policy.rule_files import RuleFile, without_null
@@ -56,7 +62,7 @@ SECTIONS: Final = (
 )
 """Sections that are lists, in the order in which they are read."""
 
-_NOT_IDS: Final = frozenset({PRIVATE_RULE, CREDENTIAL_RULE, BAN_RULE, REQUEST_RULE})
+_NOT_IDS: Final = frozenset({PRIVATE_RULE, CREDENTIAL_RULE, BAN_RULE, REQUEST_RULE, MODE_RULE})
 
 
 def parse_rules(files: Mapping[str, str]) -> RuleSet | list[Mistake]:

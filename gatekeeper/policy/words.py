@@ -70,6 +70,18 @@ class Mode(StrEnum):
     SHADOW = "shadow"
 
 
+class GateMode(StrEnum):
+    """What the whole gate does with its verdicts; embargo holds in each of them."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+    """Decides and records, but refuses only embargo, bad credentials and malformed calls."""
+    BYPASS = "bypass"
+    """Embargo, bans and credentials hold; score, thresholds, step-up and limits are not asked."""
+    CLOSED = "closed"
+    """Refuses every call that is not embargoed with 503."""
+
+
 class OnFailure(StrEnum):
     """What a rule does when the store it depends on cannot answer."""
 

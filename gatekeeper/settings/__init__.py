@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +26,24 @@ class ForwardedHeader(StrEnum):
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Credential = Literal["api_key", "jwt", "opaque"]
+LIST_ID: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
+"""Pattern of the ids of lists, feeds and owners."""
+ListKind = Literal["hosting", "vpn", "relay", "tor", "residential_proxy", "mobile", "residential"]
+FeedFormat = Literal[
+    "prefixes",
+    "asns",
+    "csv",
+    "tor_exits",
+    "aws",
+    "azure",
+    "cloudflare",
+    "github",
+    "google",
+    "oracle",
+    "mmdb",
+]
+DATABASE_FORMAT: Final = "mmdb"
+"""The one format that is a database; all others are lists."""
 
 
 class Tls(_Part):
@@ -93,6 +111,36 @@ class JwtIssuer(_Part):
     refresh_s: PositiveSeconds = 300
 
 
+class Feed(_Part):
+    """A list or database that `gatekeeper lists update` or `gatekeeper geoip update` fetches."""
+
+    id: Annotated[str, Field(pattern=LIST_ID)]
+    """Name of the source everywhere: metrics, records, and ``network.listed_by`` for a list."""
+    url: str | None = None
+    """Where it is published: https, or http on this machine. ``{year}`` and ``{month}`` stand for
+    today's in UTC. Without a user name; a secret goes into ``credential``."""
+    file: Path | None = None
+    """A file that somebody else keeps fresh, instead of ``url``."""
+    format: FeedFormat
+    """What is published there; ``mmdb`` may be packed as .gz or .tar.gz, all others as .gz."""
+    description: Annotated[str, Field(max_length=1000)] = ""
+    kind: ListKind | None = None
+    """What being on the list means; a database has kinds of its own."""
+    owner: Annotated[str, Field(pattern=LIST_ID)] | None = None
+    """Whose networks these are; embargo rules can name owners."""
+    owner_country: str | None = None
+    credential: SecretSource | None = None
+    """What the publisher wants to see, sent to the host of ``url`` alone."""
+    credential_as: Literal["basic", "bearer", "token"] = "basic"
+    """How it is sent: ``account:key`` by HTTP Basic (MaxMind), as a bearer token, or as the query
+    parameter ``token`` (IPinfo)."""
+    ca_file: Path | None = None
+    """PEM bundle that signs the publisher's certificate, instead of the system's."""
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    """A list that its source confirmed longer ago, or a database built longer ago, answers
+    ``unknown``; unset, a database goes by ``geoip.max_age_days``, and a list stays in use."""
+
+
 class Geoip(_Part):
     """Where network data comes from."""
 
@@ -106,6 +154,13 @@ class Geoip(_Part):
     """Lists of AS numbers and prefixes with kind and owner."""
     max_age_days: Annotated[float, Field(gt=0)] | None = None
     """A database built longer ago answers ``unknown``; unset, age is only reported."""
+    accept_size_changes: bool = False
+    """Take files of ``databases`` and ``networks`` that shrink by a third or more than double while
+    the gate runs; otherwise their last good state serves on until a restart."""
+    feeds: tuple[Feed, ...] = ()
+    """What the update commands fetch. Databases of feeds are asked before ``databases``."""
+    feeds_dir: Path = Path("var/feeds")
+    """Where it is kept. Unset: ``feeds`` in ``data_dir``."""
 
 
 class DecisionLog(_Part):
@@ -166,6 +221,24 @@ class Ops(_Part):
     port: Port = 9090
 
 
+class Admin(_Part):
+    """Listener of the management API. Nothing opens it but a key made by `admin-keys create`."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 9091
+    tls: Tls | None = None
+    """Wanted as soon as the listener is reached from other machines."""
+    hosts: tuple[str, ...] = ()
+    """Names by which it is reached, besides its addresses and ``localhost``: requests that name
+    another are refused, so that no web page can reach it through a browser (DNS rebinding)."""
+    failures_per_minute: Annotated[int, Field(ge=1)] = 30
+    """Requests without a valid key that are answered from one network (/24 or /48), and kept in
+    the audit trail, before it gets 429. A valid key is always heard."""
+    max_body_bytes: Annotated[int, Field(ge=10_000, le=100_000_000)] = 20_000_000
+    """Of an import of accounts; other bodies are bounded at 2 MB."""
+
+
 class Log(_Part):
     """Process log (structlog) on standard error."""
 
@@ -183,11 +256,33 @@ class Health(_Part):
 
 
 class StepUp(_Part):
-    """Links to identity verification."""
+    """Identity verification: the links to it, who carries it out, how long a proof is good."""
 
     link_ttl_s: PositiveSeconds = 3600
     support: str = ""
     """A sentence with a contact, added to refusals that a person must resolve."""
+    vendor: Literal["none", "sandbox"] = "none"
+    """Who checks identities. ``none``: an admin decides each case. ``sandbox``: a stand-in that
+    checks nothing and lets whoever opens its page choose the result; for trying out only."""
+    vendor_url: str = ""
+    """Base URL of the vendor's API."""
+    vendor_pages: str = ""
+    """Origin of the vendor's hosted pages, as browsers reach it; empty: that of ``vendor_url``."""
+    vendor_key: SecretSource | None = None
+    """Key for the vendor's API."""
+    vendor_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
+    """How long one question to the vendor may take."""
+    webhook_secrets: tuple[SecretSource, ...] = ()
+    """Secrets that the vendor signs webhooks with; two while a secret is being changed."""
+    webhook_tolerance_s: Annotated[float, Field(gt=0, le=3600)] = 300
+    """How far a webhook's time of signing may be from now."""
+    valid_for_days: Annotated[float, Field(gt=0)] | None = 365
+    """How long a proven identity is good; null: without end."""
+    pending_for_days: Annotated[float, Field(gt=0, le=90)] = 7
+    """How long a check may take until it lapses."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Checks that one account may begin in a period; after that an admin decides."""
+    attempts_period_days: Annotated[float, Field(gt=0)] = 30
 
 
 class TracingHeader(_Part):
@@ -263,6 +358,7 @@ class Settings(_Part):
     """Routes of no known dialect: count requests and bytes, or refuse with 404."""
     listeners: tuple[Listener, ...] = (Listener(),)
     ops: Ops = Ops()
+    admin: Admin = Admin()
     upstreams: tuple[Upstream, ...] = ()
     jwt: tuple[JwtIssuer, ...] = ()
     geoip: Geoip = Geoip()
@@ -282,4 +378,7 @@ class Settings(_Part):
             update = {"directory": self.data_dir / "decisions"}
             # Frozen is for those who use settings; here they are still being made.
             self.__dict__["decision_log"] = self.decision_log.model_copy(update=update)
+        if "feeds_dir" not in self.geoip.model_fields_set:
+            update = {"feeds_dir": self.data_dir / "feeds"}
+            self.__dict__["geoip"] = self.geoip.model_copy(update=update)
         return self

@@ -7,17 +7,24 @@ one of them is wrong already.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from gatekeeper.policy.countries import country_problem
+from gatekeeper.settings import DATABASE_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from gatekeeper.settings import SecretSource, Settings
+    from gatekeeper.settings import Feed, SecretSource, Settings
     from gatekeeper.settings.shape import Place
+
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,10 @@ def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
         yield ("tracing", "headers", number, "value"), header.value
     if settings.alerts.secret is not None:
         yield ("alerts", "secret"), settings.alerts.secret
+    if settings.step_up.vendor_key is not None:
+        yield ("step_up", "vendor_key"), settings.step_up.vendor_key
+    for number, source in enumerate(settings.step_up.webhook_secrets):
+        yield ("step_up", "webhook_secrets", number), source
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -171,6 +182,19 @@ def _ops_port(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Probl
         yield Problem(("ops", "port"), "This is taken by a listener of callers.")
 
 
+def _admin(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    admin = settings.admin
+    taken = {(each.host, each.port) for each in settings.listeners if each.port}
+    if settings.ops.port:
+        taken.add((settings.ops.host, settings.ops.port))
+    if admin.enabled and (admin.host, admin.port) in taken:
+        yield Problem(("admin", "port"), "This is taken by another listener.")
+    for index, host in enumerate(admin.hosts):
+        if not _HOST_NAME.fullmatch(host):
+            message = "This must be a host name such as gate.example.com, without a port."
+            yield Problem(("admin", "hosts", index), message)
+
+
 def _jwt_mode(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
     if settings.jwt:
         return
@@ -218,19 +242,88 @@ def _alerts(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem
         yield Problem(("alerts", "secret"), message)
 
 
+def _feeds(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    feeds = settings.geoip.feeds
+    for number, feed in enumerate(feeds):
+        place: Place = ("geoip", "feeds", number)
+        if feed.id in {other.id for other in feeds[:number]}:
+            yield Problem((*place, "id"), "This is listed twice.")
+        yield from _feed_source(place, feed)
+        if feed.format == DATABASE_FORMAT and (feed.kind or feed.owner):
+            yield Problem(place, "A database says itself what kind and whose a network is.")
+        if feed.owner_country is not None:
+            if feed.owner is None:
+                yield Problem((*place, "owner_country"), "This needs an owner.")
+            if problem := country_problem(feed.owner_country):
+                yield Problem((*place, "owner_country"), problem)
+
+
+def _feed_source(place: Place, feed: Feed) -> Iterator[Problem]:
+    if (feed.url is None) == (feed.file is None):
+        yield Problem(place, "This needs exactly one of url and file.")
+    if feed.url is not None and (wrong := _wrong_with_feed_url(feed.url)):
+        yield Problem((*place, "url"), wrong)
+    if feed.credential is not None:
+        if feed.url is None:
+            yield Problem((*place, "credential"), "Only a url needs one.")
+        if (feed.credential.env is None) == (feed.credential.file is None):
+            yield Problem((*place, "credential"), "This needs exactly one of env and file.")
+
+
+def _wrong_with_feed_url(url: str) -> str | None:
+    base, _, _query = url.partition("?")  # MaxMind tells the packing by a query
+    base = base.replace("{year}", "2000").replace("{month}", "01")
+    if wrong := _wrong_with_url(base):
+        return wrong
+    parts = urlsplit(base)
+    if "#" in url or "{" in base or "}" in base:
+        return "This must not have a fragment, nor braces other than {year} and {month}."
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        return "This must be https: what is altered on the way would decide who is refused."
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name of a URL can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _vendor(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    step_up = settings.step_up
+    if step_up.vendor == "none":
+        return
+    for field in ("vendor_url", "vendor_key", "webhook_secrets"):
+        if not getattr(step_up, field):
+            yield Problem(("step_up", field), f"The vendor {step_up.vendor} needs this.")
+    if step_up.vendor_url and (wrong := _wrong_with_url(step_up.vendor_url)):
+        yield Problem(("step_up", "vendor_url"), wrong)
+    pages = step_up.vendor_pages
+    if pages and (_wrong_with_url(pages) or urlsplit(pages).path):
+        message = "This must be an origin, such as https://verify.example.com, without a path."
+        yield Problem(("step_up", "vendor_pages"), message)
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(frozenset({"upstreams", "secret", "tracing", "alerts"}), _secret_shapes),
+    Check(frozenset({"upstreams", "secret", "step_up", "tracing", "alerts"}), _secret_shapes),
+    Check(frozenset({"step_up"}), _vendor),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
     Check(frozenset({"listeners", "ops"}), _ops_port),
+    Check(frozenset({"listeners", "ops", "admin"}), _admin),
     Check(frozenset({"listeners", "jwt"}), _jwt_mode),
     Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
     Check(frozenset({"tracing"}), _tracing),
     Check(frozenset({"alerts"}), _alerts),
+    Check(frozenset({"geoip"}), _feeds),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
 
@@ -247,6 +340,12 @@ def _listener_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator
             place: Place = ("listeners", number, "tls")
             yield from _readable((*place, "certificate"), listener.tls.certificate)
             yield from _readable((*place, "key"), listener.tls.key)
+
+
+def _admin_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.admin.enabled and settings.admin.tls is not None:
+        yield from _readable(("admin", "tls", "certificate"), settings.admin.tls.certificate)
+        yield from _readable(("admin", "tls", "key"), settings.admin.tls.key)
 
 
 def _upstream_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -280,8 +379,9 @@ def _readable(place: Place, path: Path) -> Iterator[Problem]:
 SERVING: Final = (
     Check(frozenset({"upstreams"}), _some_upstream),
     Check(frozenset({"listeners"}), _listener_files),
+    Check(frozenset({"admin"}), _admin_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
-    Check(frozenset({"upstreams", "secret", "tracing", "alerts"}), _secrets_present),
+    Check(frozenset({"upstreams", "secret", "step_up", "tracing", "alerts"}), _secrets_present),
 )
 """Checks of the machine that is about to serve; they open the files that are named."""

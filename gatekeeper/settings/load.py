@@ -48,6 +48,7 @@ FLAGS: Final[dict[str, Place]] = {
     "--host": ("listeners", 0, "host"),
     "--port": ("listeners", 0, "port"),
     "--ops-port": ("ops", "port"),
+    "--admin-port": ("admin", "port"),
     "--mode": ("mode",),
     "--name": ("name",),
     "--data-dir": ("data_dir",),

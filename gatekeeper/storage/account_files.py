@@ -13,6 +13,7 @@ import math
 import re
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gatekeeper.policy.mistake import Mistake
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 _CLEARABLE: Final = PATCH_FIELDS - {"tier", "assurance", "owners", "owner_countries"}
 _LIST_FIELDS: Final = frozenset({"owners", "owner_countries"})
 _DOMAIN: Final = re.compile(r"(?=.{1,253}$)[^\s@/:.]+(\.[^\s@/:.]+)+")
+_PATTERN: Final = re.compile(r"[a9._+-]{1,64}")
+_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{16,126}={0,2}")
+_FINGERPRINT: Final = re.compile(r"[A-Za-z0-9_.:+/=-]{6,128}")
+_CARD_NUMBER: Final = re.compile(r"[0-9][0-9.-]{10,22}")
+_LONGEST_ADDRESS: Final = 45
 _OWNER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _LAST_SECOND: Final = 253_402_300_800.0
@@ -132,9 +138,46 @@ def _name(value: object) -> str:
 
 
 def _domain(value: object) -> str:
-    if isinstance(value, str) and _DOMAIN.fullmatch(value):
+    if isinstance(value, str) and value.isprintable() and _DOMAIN.fullmatch(value):
         return value.lower()
     raise ValueError("must be a mail domain such as example.com, without the part before the @")
+
+
+def _pattern(value: object) -> str:
+    if isinstance(value, str) and _PATTERN.fullmatch(value):
+        return value
+    raise ValueError(
+        "must be the part before the @ with a for each letter and 9 for each digit, such as aaaa.99"
+    )
+
+
+def _digest(value: object) -> str:
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value
+    raise ValueError(
+        "must be a keyed digest of the mail address: 16 to 128 characters of hex or base64url"
+    )
+
+
+def _fingerprint(value: object) -> str:
+    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+        raise ValueError("must be 6 to 128 characters A-Z a-z 0-9 _ . : + / = -")
+    if _CARD_NUMBER.fullmatch(value):
+        raise ValueError("looks like a card number: send the payment provider's fingerprint of it")
+    return value
+
+
+def _ip_address(value: object) -> str:
+    """Return the one spelling; a zone id, a port or brackets are mistakes."""
+    if isinstance(value, str) and len(value) <= _LONGEST_ADDRESS and "%" not in value:
+        try:
+            if ":" not in value:
+                return str(IPv4Address(value))
+            address = IPv6Address(value)
+            return str(address.ipv4_mapped or address)
+        except ValueError:
+            pass
+    raise ValueError("must be an IP address such as 192.0.2.7 or 2001:db8::7")
 
 
 def _time(value: object) -> float:
@@ -188,6 +231,10 @@ _PARSERS: Final[dict[str, Callable[[object], FieldValue]]] = {
     "assurance_expires": _time,
     "created_at": _time,
     "email_domain": _domain,
+    "email_pattern": _pattern,
+    "email_digest": _digest,
+    "payment_fingerprint": _fingerprint,
+    "signup_address": _ip_address,
     "banned_until": _ban,
     "ban_reason": _name,
     "owners": _owners,

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from contextlib import asynccontextmanager
 from dataclasses import fields
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
-from sqlalchemy import Table, event, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage import organizations
+from gatekeeper.storage.account_search import conditions
+from gatekeeper.storage.database import Database, RecordsError, take_numbers
 from gatekeeper.storage.records_schema import (
     ACCOUNTS,
     API_KEYS,
-    META,
-    METADATA,
-    SCHEMA_VERSION,
+    AccountConflict,
     AccountPatch,
     AccountRow,
     Changes,
@@ -33,84 +26,76 @@ from gatekeeper.storage.records_schema import (
     Position,
     Revocation,
 )
+from gatekeeper.storage.schema import META
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Row
-    from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
-_BUSY_TIMEOUT_MS: Final = 5_000
+    from gatekeeper.storage.account_search import AccountQuery
+
 _BATCH_ROWS: Final = 500
-_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _ACCOUNT_COLUMNS: Final = tuple(ACCOUNTS.c[field.name] for field in fields(AccountRow))
 _KEY_COLUMNS: Final = tuple(API_KEYS.c[field.name] for field in fields(KeyRow))
-
-
-class RecordsError(Exception):
-    """The records could not be opened, read or written."""
+_COLUMNS: Final = {
+    ACCOUNTS.name: _ACCOUNT_COLUMNS,
+    API_KEYS.name: _KEY_COLUMNS,
+    organizations.ORGANIZATIONS.name: organizations.COLUMNS,
+}
 
 
 class Records:
     """Accounts and API keys. Every method raises :class:`RecordsError` when SQL could not."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        # SQLite lets waiting writers sleep and race; ours queue.
-        self._writing = asyncio.Lock()
-        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """Open the records at an SQLAlchemy ``url``, making the tables when there are none.
-
-        A database written by another schema version is refused, never altered.
-        """
-        target = _parse_url(url)
-        place = target.render_as_string(hide_password=True)
-        try:
-            if target.get_backend_name() == "sqlite":
-                await asyncio.to_thread(_make_private_file, target.database)
-            engine = create_async_engine(target)
-        except (OSError, ImportError, SQLAlchemyError) as error:
-            raise RecordsError(f"cannot open the records at {place}: {error}") from error
-        if target.get_backend_name() == "sqlite":
-            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        records = cls(engine)
-        try:
-            version = await records._prepare_tables()
-        except (OSError, SQLAlchemyError) as error:
-            await engine.dispose()
-            raise RecordsError(f"cannot open the records at {place}: {_cause(error)}") from error
-        if version != SCHEMA_VERSION:
-            await engine.dispose()
-            raise RecordsError(
-                f"the records at {place} have schema version {version}, this Gatekeeper needs "
-                f"{SCHEMA_VERSION}: use the release that wrote them, or migrate a copy"
-            )
-        return records
+        """Open the database at an SQLAlchemy ``url``; see :meth:`Database.open`."""
+        return cls(await Database.open(url))
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self.database.close()
 
-    async def upsert_account(self, patch: AccountPatch, *, at: float) -> AccountRow:
-        """Set what ``patch`` names on one account, creating it when there is none."""
-        async with self._write() as connection:
-            await self._put_accounts(connection, [patch], at=at)
-            row = await connection.execute(
-                select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == patch.id)
-            )
-            return _account(row.one())
+    @overload
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: None = None
+    ) -> AccountRow: ...
+    @overload
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: int
+    ) -> AccountRow | AccountConflict: ...
+    async def upsert_account(
+        self, patch: AccountPatch, *, at: float, expected_seq: int | None = None
+    ) -> AccountRow | AccountConflict:
+        """Set what ``patch`` names on one account, creating it when there is none.
+
+        With ``expected_seq`` only if that is its version; 0 expects that there is none yet.
+        """
+        one = select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == patch.id)
+        try:
+            async with self.database.writing() as connection:
+                # Taken first: other writers wait from here on, so that what is read stays true.
+                seq = await take_numbers(connection, 1)
+                if expected_seq is not None:
+                    _demand(expected_seq, (await connection.execute(one)).one_or_none())
+                await self._put_accounts(connection, [patch], seq=seq, at=at)
+                return _account((await connection.execute(one)).one())
+        except _ConflictError as conflict:
+            return AccountConflict(conflict.current)
 
     async def import_accounts(self, patches: Iterable[AccountPatch], *, at: float) -> ImportCount:
         """Apply all ``patches`` in one transaction: either every account is set or none."""
-        async with self._write() as connection:
+        async with self.database.writing() as connection:
             before = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
             rows = 0
             for batch in _batches(patches):
-                await self._put_accounts(connection, batch, at=at)
+                seq = await take_numbers(connection, len(batch))
+                await self._put_accounts(connection, batch, seq=seq, at=at)
                 rows += len(batch)
             after = await connection.scalar(select(func.count()).select_from(ACCOUNTS)) or 0
         created = after - before
@@ -120,9 +105,9 @@ class Records:
         """Record opaque accounts by the time their key first worked; known ones stay."""
         if not first_success_at:
             return
-        async with self._write() as connection:
-            seq = await _take_numbers(connection, len(first_success_at))
-            statement = self._insert(ACCOUNTS).on_conflict_do_nothing()
+        async with self.database.writing() as connection:
+            seq = await take_numbers(connection, len(first_success_at))
+            statement = self.database.insert(ACCOUNTS).on_conflict_do_nothing()
             await connection.execute(
                 statement,
                 [
@@ -134,7 +119,7 @@ class Records:
 
     async def account(self, account_id: str) -> AccountRow | None:
         """Return one account."""
-        async with self._read() as connection:
+        async with self.database.reading() as connection:
             found = await connection.execute(
                 select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id == account_id)
             )
@@ -143,23 +128,30 @@ class Records:
 
     async def accounts(self, *, after: str = "", limit: int = 100) -> tuple[AccountRow, ...]:
         """Return a page of accounts by id, from the first id greater than ``after``."""
-        async with self._read() as connection:
-            rows = await connection.execute(
-                select(*_ACCOUNT_COLUMNS)
-                .where(ACCOUNTS.c.id > after)
-                .order_by(ACCOUNTS.c.id)
-                .limit(limit)
-            )
+        return await self._page([], after, limit)
+
+    async def search(
+        self, query: AccountQuery, *, at: float, after: str = "", limit: int = 100
+    ) -> tuple[AccountRow, ...]:
+        """Return a page of the accounts that ``query`` describes; bans are judged as of ``at``."""
+        return await self._page(conditions(query, at=at), after, limit)
+
+    async def _page(
+        self, where: Sequence[ColumnElement[bool]], after: str, limit: int
+    ) -> tuple[AccountRow, ...]:
+        query = select(*_ACCOUNT_COLUMNS).where(ACCOUNTS.c.id > after, *where)
+        async with self.database.reading() as connection:
+            rows = await connection.execute(query.order_by(ACCOUNTS.c.id).limit(limit))
             return tuple(_account(row) for row in rows)
 
     async def create_key(self, key: KeyRow) -> KeyCreation:
         """Record ``key``; an account that does not exist is created at ``key.created_at``."""
         try:
-            async with self._write(passing=IntegrityError) as connection:
-                seq = await _take_numbers(connection, 2)
+            async with self.database.writing(passing=IntegrityError) as connection:
+                seq = await take_numbers(connection, 2)
                 account = _new_account(key.account_id, at=key.created_at)
                 made = await connection.execute(
-                    self._insert(ACCOUNTS)
+                    self.database.insert(ACCOUNTS)
                     .values(account | {"created_at": key.created_at, "seq": seq})
                     .on_conflict_do_nothing()
                 )
@@ -171,8 +163,8 @@ class Records:
 
     async def revoke_key(self, key_id: str, *, at: float) -> Revocation:
         """End a key at once and for good; running gates follow within a second."""
-        async with self._write() as connection:
-            seq = await _take_numbers(connection, 1)
+        async with self.database.writing() as connection:
+            seq = await take_numbers(connection, 1)
             done = await connection.execute(
                 update(API_KEYS)
                 .where(API_KEYS.c.key_id == key_id, API_KEYS.c.revoked_at.is_(None))
@@ -192,74 +184,44 @@ class Records:
         query = select(*_KEY_COLUMNS).where(API_KEYS.c.key_id > after)
         if account_id is not None:
             query = query.where(API_KEYS.c.account_id == account_id)
-        async with self._read() as connection:
+        async with self.database.reading() as connection:
             rows = await connection.execute(query.order_by(API_KEYS.c.key_id).limit(limit))
             return tuple(_key(row) for row in rows)
 
     async def changes_since(self, position: Position, *, limit: int = 250) -> Changes:
         """Return rows written after ``position``, at most ``limit`` of each table."""
-        async with self._read() as connection:
+        async with self.database.reading() as connection:
             # Read first: what is written while we read is then found by the next call.
             head = await connection.scalar(select(META.c.seq).where(META.c.id == 1)) or 0
             if head == position.all_of:
                 return Changes((), (), position, complete=True)
             accounts = await _newer(connection, ACCOUNTS, position.accounts, limit)
             keys = await _newer(connection, API_KEYS, position.keys, limit)
-        complete = max(len(accounts), len(keys)) < limit
+            named = await _newer(
+                connection, organizations.ORGANIZATIONS, position.organizations, limit
+            )
+        complete = max(len(accounts), len(keys), len(named)) < limit
         return Changes(
             accounts=tuple(_account(row[1:]) for row in accounts),
             keys=tuple(_key(row[1:]) for row in keys),
+            organizations=tuple(organizations.organization(row[1:]) for row in named),
             position=Position(
                 accounts=accounts[-1][0] if accounts else position.accounts,
                 keys=keys[-1][0] if keys else position.keys,
+                organizations=named[-1][0] if named else position.organizations,
                 all_of=head if complete else position.all_of,
             ),
             complete=complete,
         )
 
-    @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._engine.connect() as connection:
-                yield connection
-        except (OSError, SQLAlchemyError) as error:
-            raise RecordsError(f"the records could not be read: {_cause(error)}") from error
-
-    @asynccontextmanager
-    async def _write(
-        self, *, passing: type[SQLAlchemyError] | None = None
-    ) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction; an error of type ``passing`` is the caller's to read."""
-        try:
-            async with self._writing, self._engine.begin() as connection:
-                yield connection
-        except (OSError, SQLAlchemyError) as error:
-            if passing is not None and isinstance(error, passing):
-                raise
-            raise RecordsError(f"the records could not be written: {_cause(error)}") from error
-
-    async def _prepare_tables(self) -> int:
-        """Create what is missing unless the schema is another version's; return that version."""
-        async with self._engine.begin() as connection:
-            await connection.execute(CreateTable(META, if_not_exists=True))
-            await connection.execute(
-                self._insert(META)
-                .values(id=1, version=SCHEMA_VERSION, seq=0)
-                .on_conflict_do_nothing()
-            )
-            version = await connection.scalar(select(META.c.version).where(META.c.id == 1))
-            if version != SCHEMA_VERSION:
-                return int(version or 0)
-            for table in METADATA.sorted_tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
-            return SCHEMA_VERSION
-
     async def _put_accounts(
-        self, connection: AsyncConnection, patches: Sequence[AccountPatch], *, at: float
+        self,
+        connection: AsyncConnection,
+        patches: Sequence[AccountPatch],
+        *,
+        seq: int,
+        at: float,
     ) -> None:
-        seq = await _take_numbers(connection, len(patches))
         # One statement per set of named fields: files name the same ones line after line.
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for offset, patch in enumerate(patches):
@@ -267,7 +229,7 @@ class Records:
             row = _new_account(patch.id, at=at) | named | {"seq": seq + offset}
             groups.setdefault(tuple(sorted(named)), []).append(row)
         for named_fields, rows in groups.items():
-            statement = self._insert(ACCOUNTS)
+            statement = self.database.insert(ACCOUNTS)
             touched = (*named_fields, "updated_at", "seq")
             await connection.execute(
                 statement.on_conflict_do_update(
@@ -278,19 +240,24 @@ class Records:
             )
 
 
-async def _take_numbers(connection: AsyncConnection, count: int) -> int:
-    """Reserve ``count`` change numbers and return the first; other writers wait until commit."""
-    last = await connection.scalar(
-        update(META).where(META.c.id == 1).values(seq=META.c.seq + count).returning(META.c.seq)
-    )
-    return int(last) - count + 1
+class _ConflictError(Exception):
+    """Rolls the transaction back."""
+
+    def __init__(self, current: AccountRow | None) -> None:
+        super().__init__()
+        self.current = current
+
+
+def _demand(expected_seq: int, found: Row[Any] | None) -> None:
+    current = None if found is None else _account(found)
+    if expected_seq != (0 if current is None else current.seq):
+        raise _ConflictError(current)
 
 
 async def _newer(
     connection: AsyncConnection, table: Table, after: int, limit: int
 ) -> Sequence[Row[Any]]:
-    columns = _ACCOUNT_COLUMNS if table is ACCOUNTS else _KEY_COLUMNS
-    query = select(table.c.seq, *columns).where(table.c.seq > after)
+    query = select(table.c.seq, *_COLUMNS[table.name]).where(table.c.seq > after)
     return (await connection.execute(query.order_by(table.c.seq).limit(limit))).all()
 
 
@@ -326,44 +293,3 @@ def _batches(patches: Iterable[AccountPatch]) -> Iterator[list[AccountPatch]]:
     rest = iter(patches)
     while batch := list(islice(rest, _BATCH_ROWS)):
         yield batch
-
-
-def _parse_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        # The text may hold a password: it is not repeated.
-        raise RecordsError("records_url is not an SQLAlchemy URL such as sqlite:///file") from None
-    driver = _DRIVERS.get(parsed.get_backend_name())
-    if driver is None:
-        raise RecordsError(
-            f"records_url: {parsed.get_backend_name()} is not supported: use sqlite or postgresql"
-        )
-    return parsed.set(drivername=driver)
-
-
-def _make_private_file(database: str | None) -> None:
-    """Create the file for its owner alone: it lists who the callers are."""
-    if not database or database == ":memory:":
-        return
-    path = Path(database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _cause(error: Exception) -> str:
-    """Say what the driver said, without the statement and its values."""
-    original = getattr(error, "orig", None)
-    return str(original or type(error).__name__)

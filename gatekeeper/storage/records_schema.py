@@ -1,14 +1,9 @@
-"""What the records keep of accounts and keys: rows as values, tables as SQLAlchemy sees them.
-
-Every row carries ``seq``, the number of the write that last touched it. Writers take their numbers
-from the one row of ``records_meta`` inside the same transaction, which makes them queue: numbers
-become visible in order, so a reader that asks for ``seq > last`` never misses a row.
-"""
+"""What the records keep of accounts and keys: rows as values, tables as SQLAlchemy sees them."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,21 +14,20 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Integer,
+    Index,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
 )
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage.schema import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 1
-"""Raised by one with each change of the tables; a migration ships with it."""
+    from gatekeeper.storage.organizations import OrganizationRow
 
 _MAX_NAME: Final = 200
 _ACCOUNT_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -59,7 +53,16 @@ class AccountRow:
     assurance: Assurance = Assurance.NONE
     assurance_expires: float | None = None
     created_at: float | None = None
+    """When the operator's own system made it: its signup."""
     email_domain: str | None = None
+    email_pattern: str | None = None
+    """Shape of the part before the ``@``: ``a`` for a letter, ``9`` for a digit."""
+    email_digest: str | None = None
+    """Keyed digest of the whole address, made by the operator."""
+    payment_fingerprint: str | None = None
+    """What the payment provider calls the card or account; equal for equal cards."""
+    signup_address: str | None = None
+    """IP address from which it was made, in its one spelling."""
     banned_until: float | None = None
     """``math.inf`` for a ban without end."""
     ban_reason: str | None = None
@@ -68,6 +71,15 @@ class AccountRow:
     opaque: bool = False
     """Whether it came from an upstream key that once worked, not from an operator."""
     updated_at: float = 0.0
+    seq: int = field(default=0, compare=False)
+    """Number of the write that last touched it: its version, for conditional writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountConflict:
+    """The account is not at the version that the writer had seen; nothing was written."""
+
+    current: AccountRow | None
 
 
 FieldValue: TypeAlias = "str | float | tuple[str, ...] | Tier | Assurance | None"
@@ -90,6 +102,10 @@ PATCH_FIELDS: Final = frozenset(
         "assurance_expires",
         "created_at",
         "email_domain",
+        "email_pattern",
+        "email_digest",
+        "payment_fingerprint",
+        "signup_address",
         "banned_until",
         "ban_reason",
         "owners",
@@ -119,6 +135,7 @@ class Position:
 
     accounts: int = 0
     keys: int = 0
+    organizations: int = 0
     all_of: int = 0
     """Every write up to this number has been seen, so that one look tells that nothing is new."""
 
@@ -132,6 +149,7 @@ class Changes:
     position: Position
     complete: bool
     """False when there may be more: ask again from ``position``."""
+    organizations: tuple[OrganizationRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +177,6 @@ class Revocation(StrEnum):
     UNKNOWN_KEY = "unknown_key"
 
 
-METADATA: Final = MetaData()
-
-META: Final = Table(
-    "records_meta",
-    METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("version", Integer, nullable=False),
-    Column("seq", BigInteger, nullable=False),
-)
-"""One row, id 1: version of the schema and number of the last write."""
-
 ACCOUNTS: Final = Table(
     "accounts",
     METADATA,
@@ -180,6 +187,10 @@ ACCOUNTS: Final = Table(
     Column("assurance_expires", Double),
     Column("created_at", Double),
     Column("email_domain", String(253)),
+    Column("email_pattern", String(64)),
+    Column("email_digest", String(128)),
+    Column("payment_fingerprint", String(128)),
+    Column("signup_address", String(45)),
     Column("banned_until", Double),
     Column("ban_reason", Text),
     Column("owners", JSON, nullable=False),
@@ -187,6 +198,8 @@ ACCOUNTS: Final = Table(
     Column("opaque", Boolean, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("seq", BigInteger, nullable=False, index=True),
+    Index("ix_accounts_organization", "organization", "id"),
+    Index("ix_accounts_email_domain", "email_domain", "id"),
 )
 
 API_KEYS: Final = Table(

@@ -25,9 +25,9 @@ def read_texts(directory: Path) -> dict[str, str] | list[Mistake]:
     """
     texts: dict[str, str] = {}
     mistakes: list[Mistake] = []
-    if not directory.is_dir():
-        return [Mistake(str(directory), None, "", "there is no such directory of rule files")]
     try:
+        if not directory.is_dir():
+            return [Mistake(str(directory), None, "", "there is no such directory of rule files")]
         paths = sorted(path for path in directory.iterdir() if path.name[:1] != ".")
     except OSError as error:
         return [Mistake(str(directory), None, "", f"cannot be listed: {error.strerror}")]

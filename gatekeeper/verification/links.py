@@ -58,6 +58,10 @@ class LinkSigner:
         )
         return VerificationLink(self._base + token, expires_at)
 
+    def done_url(self, token: str) -> str:
+        """Return where a vendor's page leads back to."""
+        return f"{self._base}{token}/done"
+
     def check(self, token: str, now_s: float) -> LinkClaims | None:
         """Return what a link's token says; ``None`` when it is forged, damaged or expired."""
         try:

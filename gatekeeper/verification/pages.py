@@ -1,62 +1,296 @@
-"""What a caller sees behind a verification link while no vendor is connected."""
+"""What callers and vendors reach under ``/gatekeeper/v1/``: pages of a check, and webhooks."""
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aiohttp.web import Response
+import structlog
+from aiohttp.web import Response, json_response
 
+from gatekeeper.policy.lifecycles import CaseState
+from gatekeeper.policy.words import Assurance, Reason
+from gatekeeper.storage.cases_schema import Opening
+from gatekeeper.storage.database import RecordsError
+from gatekeeper.verification.bounds import Bound
+from gatekeeper.verification.flow import WebhookOutcome
+from gatekeeper.verification.html import Button, Page, Tone, asset, html
 from gatekeeper.verification.links import PREFIX
+from gatekeeper.verification.vendor import VendorError
 
 if TYPE_CHECKING:
-    from gatekeeper.policy.model import Moment
-    from gatekeeper.verification.links import LinkSigner
+    from collections.abc import Awaitable, Callable, Mapping
 
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
+    from aiohttp.web import StreamResponse
+
+    from gatekeeper.storage.cases_schema import CaseRow
+    from gatekeeper.telemetry import Metrics
+    from gatekeeper.verification.flow import CaseFlow
+    from gatekeeper.verification.links import LinkClaims, LinkSigner
+
+ASSETS: Final = "/gatekeeper/v1/assets/"
+WEBHOOKS: Final = "/gatekeeper/v1/webhooks/"
+MOST_WEBHOOK_BYTES: Final = 65_536
+_MOST_FORM_BYTES: Final = 4_096
+_PER_MINUTE: Final = 120
+"""Requests of one address for pages; a page that waits asks every two seconds."""
+_REFUSED_PER_MINUTE: Final = 60
+"""Webhooks of one address that are not believed before the next ones are not read."""
+_READ: Final = frozenset({"GET", "HEAD"})
+_SAME_SITE: Final = frozenset({"", "same-origin", "none"})
+_AGAIN: Final = "Send the refused request again: its answer holds a new link."
+_TRY_AGAIN: Final = f"To try once more, {_AGAIN[0].lower()}{_AGAIN[1:]}"
+_LEVELS: Final = {
+    Assurance.NONE: "none",
+    Assurance.IAL1: "basic (ial1)",
+    Assurance.IAL2: "document and presence (ial2)",
 }
+_STATUSES: Final = {
+    WebhookOutcome.MALFORMED: 400,
+    WebhookOutcome.FORGED: 401,
+    WebhookOutcome.STALE: 401,
+    WebhookOutcome.UNAVAILABLE: 503,
+}
+"""All others are 204, so that the vendor stops sending."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageCall:
+    """One request for a path of the gate itself."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Looked up without regard to case."""
+    address_key: str
+    """Keyed digest of the caller's address, to count by."""
+    at: float
+    read: Callable[[int], Awaitable[bytes | Reason]]
+    """Reads the body, of that many bytes at most."""
 
 
 class VerificationPages:
-    """Answers the paths that belong to the gate itself."""
+    """Answers the paths that belong to the gate itself.
 
-    def __init__(self, links: LinkSigner, support: str) -> None:
+    ``late_s`` is how long after its end a link still shows how its check went.
+    """
+
+    def __init__(
+        self, links: LinkSigner, flow: CaseFlow, metrics: Metrics, *, support: str, late_s: float
+    ) -> None:
         self._links = links
+        self._flow = flow
+        self._metrics = metrics
         self._support = support or "Contact the operator of this service."
+        self._late_s = late_s
+        self._seen = Bound(_PER_MINUTE, 60.0)
+        self._refused = Bound(_REFUSED_PER_MINUTE, 60.0)
+        self._log = structlog.get_logger("gatekeeper.verification")
 
-    def page(self, path: str, at: Moment) -> Response:
-        """Return the page of a verification link, or say that it is none."""
-        if not path.startswith(PREFIX):
-            return _html(404, "Not found", "There is no such page.")
-        claims = self._links.check(path.removeprefix(PREFIX), at.unix_s)
+    async def answer(self, call: PageCall) -> StreamResponse:
+        """Answer one request; what the records or the vendor could not do is 503."""
+        if call.path.startswith(WEBHOOKS):
+            return await self._webhook(call)
+        self._seen.count(call.address_key, call.at)
+        if self._seen.reached(call.address_key, call.at):
+            response = _page(_TOO_MANY, call, 429)
+            response.headers["Retry-After"] = "60"
+            return response
+        if call.path.startswith(ASSETS):
+            found = asset(call.path.removeprefix(ASSETS))
+            return found if found is not None and call.method in _READ else _page(_LOST, call, 404)
+        if not call.path.startswith(PREFIX):
+            return _page(_LOST, call, 404)
+        try:
+            return await self._verify(call)
+        except (RecordsError, VendorError) as error:
+            self._log.warning("verification_page", problem=str(error))
+            response = _page(_BUSY, call, 503)
+            response.headers["Retry-After"] = "10"
+            return response
+
+    async def _verify(self, call: PageCall) -> StreamResponse:
+        token, _, rest = call.path.removeprefix(PREFIX).partition("/")
+        if rest not in {"", "done", "state"} or call.path.endswith("/"):
+            return _page(_LOST, call, 404)
+        posted = call.method == "POST" and not rest
+        if not posted and call.method not in _READ:
+            response = _page(_WRONG_METHOD, call, 405)
+            response.headers["Allow"] = "GET, HEAD" if rest else "GET, HEAD, POST"
+            return response
+        late_s = self._late_s if rest else 0.0  # the way back from the vendor may take long
+        claims = self._links.check(token, call.at - late_s)
         if claims is None:
-            return _html(
-                410,
-                "This link is not valid any more",
-                "Repeat the call that was refused: its answer holds a new link.",
+            return _page(_GONE, call, 410)
+        if posted:
+            return await self._open(call, token, claims)
+        case = await self._flow.look(claims, call.at)
+        if rest == "state":
+            state = "" if case is None else case.state.value
+            return json_response({"state": state}, headers={"Cache-Control": "no-store"})
+        if rest == "done":
+            return _page(self._how_it_stands(claims, case), call)
+        return _page(self._invitation(claims, case), call)
+
+    async def _open(self, call: PageCall, token: str, claims: LinkClaims) -> StreamResponse:
+        if call.headers.get("sec-fetch-site", "") not in _SAME_SITE:
+            return _page(_ELSEWHERE, call, 403)
+        if isinstance(await call.read(_MOST_FORM_BYTES), Reason):
+            return _page(_LOST, call, 413)
+        opened = await self._flow.open(claims, self._links.done_url(token), call.at)
+        if opened.outcome is Opening.NOT_ELIGIBLE:
+            return _page(self._not_eligible(claims), call, 403)
+        if opened.outcome is Opening.EXHAUSTED:
+            return _page(self._exhausted(claims), call, 403)
+        # Relative, so that it holds wherever a proxy has put us.
+        return _see_other(opened.url or f"{token}/done")
+
+    async def _webhook(self, call: PageCall) -> StreamResponse:
+        vendor = self._flow.vendor
+        if vendor is None or call.path != WEBHOOKS + vendor.name:
+            return Response(status=404)
+        if call.method != "POST":
+            return Response(status=405, headers={"Allow": "POST"})
+        if self._refused.reached(call.address_key, call.at):
+            return _closing(429)
+        body = await call.read(MOST_WEBHOOK_BYTES)
+        if isinstance(body, Reason):
+            self._refused.count(call.address_key, call.at)
+            outcome = WebhookOutcome.MALFORMED
+            self._metrics.count("gatekeeper_webhooks", vendor.name, outcome.value)
+            return _closing(413 if body is Reason.BODY_TOO_LARGE else 400)
+        outcome = await self._flow.take_webhook(call.headers, body, call.at)
+        self._metrics.count("gatekeeper_webhooks", vendor.name, outcome.value)
+        status = _STATUSES.get(outcome, 204)
+        if status in {400, 401}:
+            self._refused.count(call.address_key, call.at)
+        return Response(status=status)
+
+    def _invitation(self, claims: LinkClaims, case: CaseRow | None) -> Page:
+        """Return the page that a link leads to; nothing happens before its button is pressed."""
+        if case is not None and case.link_id == claims.decision_id:
+            ended = case.state in {CaseState.VERIFIED, CaseState.REJECTED, CaseState.EXPIRED}
+            if ended or (case.state is CaseState.PENDING and not case.vendor):
+                return self._how_it_stands(claims, case)
+        vendor = self._flow.vendor
+        rows = (("Account", claims.account_id), ("Level", _LEVELS[claims.assurance]))
+        if vendor is None:
+            return Page(
+                "Verify your identity",
+                (
+                    _WHY,
+                    "Press the button to ask for it; the operator then decides.",
+                ),
+                rows,
+                Button((("", "Ask for verification"),)),
+                small=self._whom_to_ask(claims),
             )
-        return _html(
-            200,
-            "Identity verification",
-            f"{self._support} Ask for the verification of account {claims.account_id} to level "
-            f"{claims.assurance.value} and name the decision {claims.decision_id}.",
+        under_way = case is not None and case.state is CaseState.PENDING
+        return Page(
+            "Verify your identity",
+            (
+                _WHY,
+                "It takes a few minutes, once, on the pages of our verification partner.",
+                "Go on only if the refused request was yours: the result counts for this account.",
+            ),
+            rows,
+            Button(
+                (("", "Continue verification" if under_way else "Start verification"),),
+                vendor.page_origin,
+            ),
+            small=f"Decision {claims.decision_id}.",
         )
 
+    def _how_it_stands(self, claims: LinkClaims, case: CaseRow | None) -> Page:
+        rows: tuple[tuple[str, str], ...] = (
+            ("Account", claims.account_id),
+            ("Level", _LEVELS[claims.assurance]),
+        )
+        if case is None or case.state is CaseState.REQUIRED:
+            return Page("Not started yet", ("Open the link of the refused request again.",), rows)
+        rows += (("Case", case.id),)
+        if case.state is CaseState.VERIFIED:
+            return Page(
+                "Your identity is verified",
+                ("Send your request again: it goes through now. You can close this page.",),
+                rows,
+                tone=Tone.GOOD,
+            )
+        if case.state is CaseState.REJECTED:
+            text = ("The check did not confirm your identity.", _TRY_AGAIN)
+            return Page(
+                "Your identity could not be verified",
+                text,
+                rows,
+                small=self._support,
+                tone=Tone.BAD,
+            )
+        if case.state is CaseState.EXPIRED:
+            text = ("The check ended without a result.", _TRY_AGAIN)
+            return Page("The verification has ended", text, rows, small=self._support)
+        if not case.vendor:
+            return Page(
+                "Waiting for the operator",
+                ("Your request for verification is recorded. The operator decides on it.",),
+                rows,
+                small=self._whom_to_ask(claims),
+                waiting=case.state.value,
+            )
+        return Page(
+            "Waiting for the result",
+            ("This page changes by itself as soon as the result is there.",),
+            rows,
+            small="You can come back to this page later.",
+            waiting=case.state.value,
+        )
 
-def _html(status: int, title: str, text: str) -> Response:
-    body = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title>"
-        "<style>body{font:1.1rem/1.5 system-ui;max-width:36rem;margin:4rem auto;padding:0 1rem}"
-        "</style>"
-        f"<main><h1>{escape(title)}</h1><p>{escape(text)}</p></main></html>"
+    def _whom_to_ask(self, claims: LinkClaims) -> str:
+        return (
+            f"{self._support} Ask for the verification of account {claims.account_id} to level "
+            f"{claims.assurance.value} and name the decision {claims.decision_id}."
+        )
+
+    def _not_eligible(self, claims: LinkClaims) -> Page:
+        text = "This account cannot be verified here."
+        return Page(text, (self._whom_to_ask(claims),), tone=Tone.BAD)
+
+    def _exhausted(self, claims: LinkClaims) -> Page:
+        text = "There have been too many tries for this account. The operator can allow another."
+        return Page("No try is left", (text, self._whom_to_ask(claims)), tone=Tone.BAD)
+
+
+_WHY: Final = "This service asks you to prove your identity before it serves your request."
+_LOST: Final = Page("Not found", ("There is no such page.",))
+_GONE: Final = Page("This link is not valid any more", (_AGAIN,))
+_WRONG_METHOD: Final = Page("Not possible", ("This page cannot be used like that.",))
+_ELSEWHERE: Final = Page(
+    "Not from here", ("Open the link itself and press its button; another site sent you here.",)
+)
+_TOO_MANY: Final = Page("Too many requests", ("Wait a minute, then try again.",))
+_BUSY: Final = Page(
+    "Try again in a moment", ("The verification cannot be reached just now. Nothing is lost.",)
+)
+
+
+def _page(page: Page, call: PageCall, status: int = 200) -> Response:
+    """Return a page that finds its style from whatever depth it was asked at."""
+    below = call.path.removeprefix("/gatekeeper/").count("/")
+    return html(
+        page, assets="../" * (below - 1) + "assets/" if below else "v1/assets/", status=status
     )
-    return Response(status=status, text=body, content_type="text/html", headers=_HEADERS)
+
+
+def _see_other(target: str) -> Response:
+    headers = {
+        "Location": target,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+    }
+    return Response(status=303, headers=headers)
+
+
+def _closing(status: int) -> Response:
+    """Refuse a body that was not read to its end."""
+    response = Response(status=status)
+    response.force_close()
+    return response

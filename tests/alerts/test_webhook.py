@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from support.gates import eventually
 
-from gatekeeper.alerts.webhook import Alerts, Growth, signed
+from gatekeeper.alerts.webhook import Alerts, Growth
 from gatekeeper.settings import AlertName, AlertSettings
 from gatekeeper.telemetry import Metrics
 
@@ -203,21 +203,6 @@ def test_messages_wait_within_bounds() -> None:
 
 
 # --- how it is sent -----------------------------------------------------------------------------
-
-
-def test_the_signature_is_that_of_the_specification() -> None:
-    """The published vector of Standard Webhooks, 1.0."""
-    headers = signed(
-        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-        "msg_p5jXN8AQM9LWM0D4loKWxJek",
-        1614265330,
-        b'{"test": 2432232314}',
-    )
-    assert headers == {
-        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
-        "webhook-timestamp": "1614265330",
-        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-    }
 
 
 async def test_a_message_is_a_signed_cloud_event(receiver: Receiver) -> None:

@@ -113,6 +113,35 @@ def test_an_import_is_all_or_nothing(run: Run, tmp_path: Path) -> None:
     assert run("accounts", "list", "--json").stdout == ""
 
 
+# --- organizations ---
+
+
+def test_an_organization_is_set_listed_and_shown(run: Run) -> None:
+    """Fields are set one by one; an empty value clears the ranges."""
+    run(
+        "organizations", "set", "acme", "name=Acme AG", "verified=yes", "egress=8.8.8.0/24, 9.9.9.9"
+    )
+    shown = json.loads(run("organizations", "show", "acme").stdout)
+    assert (shown["name"], shown["verified"]) == ("Acme AG", True)
+    assert shown["egress"] == ["8.8.8.0/24", "9.9.9.9/32"]
+    run("organizations", "set", "acme", "egress=")
+    (row,) = rows(run("organizations", "list", "--json"))
+    assert (row["name"], row["egress"]) == ("Acme AG", [])
+    assert "Acme AG" in run("organizations", "list").stdout
+    assert "no organization x" in run("organizations", "show", "x", code=1).stderr
+
+
+def test_mistakes_in_an_organization_are_told(run: Run) -> None:
+    """Ranges that cannot be its own, a range of somebody else's, and what is not FIELD=VALUE."""
+    told = run("organizations", "set", "acme", "egress=10.0.0.0/8", "verified=maybe", code=2).stderr
+    assert "egress[0]: 10.0.0.0/8 is not public" in told
+    assert "verified: must be true or false" in told
+    run("organizations", "set", "acme", "egress=8.8.8.0/24")
+    told = run("organizations", "set", "beta", "egress=8.8.0.0/16", code=2).stderr
+    assert told == "8.8.0.0/16 overlaps 8.8.8.0/24, which acme has registered\n"
+    assert "not FIELD=VALUE" in run("organizations", "set", "acme", "egress", code=2).stderr
+
+
 def test_records_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
     """A data directory that is a file is told in a sentence, not in a traceback."""
     (tmp_path / "data").write_text("in the way")

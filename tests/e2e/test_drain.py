@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import signal
-import sys
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
-from support.gates import SOON_S, rules_text
+from support.gates import SOON_S
+from support.served import served
 from support.wire import (
     ASK_STREAM,
     SSE_HEAD,
@@ -28,92 +20,14 @@ from support.wire import (
     wired,
 )
 
-import gatekeeper
-from gatekeeper.settings import Deadlines, DecisionLog, Listener, Ops, Settings
+from gatekeeper.settings import Deadlines
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from support.gates import Gates
 
     from gatekeeper.settings import Geoip
-
-
-@dataclass
-class Served:
-    """A gate in a process of its own."""
-
-    process: Process
-    port: int
-    ops: str
-    folder: Path
-
-    async def ready(self) -> int:
-        """Return the status of the readiness probe."""
-        async with aiohttp.ClientSession() as session, session.get(f"{self.ops}/readyz") as answer:
-            return answer.status
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-
-    async def ended(self) -> int:
-        """Wait for the exit code."""
-        async with asyncio.timeout(SOON_S):
-            return await self.process.wait()
-
-    def outcomes(self) -> list[dict[str, Any]]:
-        """Return how the calls ended."""
-        paths = (self.folder / "decisions").glob("*.jsonl")
-        records = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-        return [each for each in records if each["kind"] == "outcome"]
-
-
-@asynccontextmanager
-async def served(
-    folder: Path, geoip: Geoip, upstream: RawUpstream, deadlines: Deadlines
-) -> AsyncIterator[Served]:
-    """Run `gatekeeper serve` with a settings file."""
-    (folder / "rules").mkdir()
-    (folder / "rules" / "rules.yaml").write_text(rules_text())
-    settings = Settings(
-        data_dir=folder,
-        rules_dir=folder / "rules",
-        listeners=(Listener(port=0, credentials=("opaque",)),),
-        ops=Ops(port=0),
-        upstreams=({"name": "raw", "urls": (upstream.url,)},),  # type: ignore[arg-type]
-        geoip=geoip,
-        decision_log=DecisionLog(directory=folder / "decisions"),
-        deadlines=deadlines,
-    )
-    file = folder / "settings.json"
-    file.write_text(settings.model_dump_json(exclude_none=True))
-    package = Path(gatekeeper.__file__).parents[1]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatekeeper", "serve", "--settings", str(file)),
-        env={**os.environ, "PYTHONPATH": str(package)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        said = ""
-        async with asyncio.timeout(SOON_S):
-            while "Upstream raw" not in said:
-                line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
-        callers = re.search(r"Callers: http://127\.0\.0\.1:(\d+)", said)
-        ops = re.search(r"(http://127\.0\.0\.1:\d+)/metrics", said)
-        assert callers is not None
-        assert ops is not None
-        yield Served(process, int(callers[1]), ops[1], folder)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]
 
 
 async def streaming(exchange: Exchange) -> None:
@@ -149,7 +63,7 @@ async def test_h40_open_streams_end_before_the_process(tmp_path: Path, small_geo
     """Readiness turns red while callers are still served; a stream ends in full; exit code 0."""
     upstream = await RawUpstream(streaming).start()
     deadlines = Deadlines(readiness_s=0.5, drain_s=SOON_S)
-    async with served(tmp_path, small_geoip, upstream, deadlines) as gate:
+    async with served(tmp_path, small_geoip, upstream.url, deadlines=deadlines) as gate:
         assert await gate.ready() == 200
         open_stream, kept = await begin(gate.port), await Caller.connect(gate.port)
         gate.terminate()
@@ -181,7 +95,7 @@ async def test_h40_streams_longer_than_the_drain_are_cut(
     """After `drain_s` what is left is cut, not ended, and recorded; exit code 0."""
     upstream = await RawUpstream(streaming).start()
     deadlines = Deadlines(readiness_s=0, drain_s=0.2)
-    async with served(tmp_path, small_geoip, upstream, deadlines) as gate:
+    async with served(tmp_path, small_geoip, upstream.url, deadlines=deadlines) as gate:
         open_stream, idle = await begin(gate.port), await Caller.connect(gate.port)
         gate.terminate()
         with pytest.raises(IncompleteError):

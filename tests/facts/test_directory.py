@@ -10,7 +10,8 @@ import pytest
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.policy.model import FOREVER, Account
 from gatekeeper.policy.words import Assurance, LookupStatus, Tier
-from gatekeeper.storage.records import Records, RecordsError
+from gatekeeper.storage.database import Database, RecordsError
+from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ def no_lists(domain: str | None) -> tuple[str, ...]:
     return ()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Return the URL of fresh records."""
-    return f"sqlite:///{tmp_path / 'records.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of fresh records, on SQLite and on a real PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    made: str = request.getfixturevalue("postgres").new_url()
+    return made
 
 
 @pytest.fixture
@@ -48,25 +52,27 @@ async def cli(url: str) -> AsyncIterator[Records]:
     await opened.close()
 
 
-class Failing(Records):
-    """Records that stop answering when told to."""
+class Failing(Database):
+    """A database that stops answering when told to."""
 
     broken = False
 
-    def _read(self) -> Any:
+    def reading(self) -> Any:
+        """Read, unless broken."""
         if self.broken:
             raise RecordsError("gone")
-        return super()._read()
+        return super().reading()
 
-    def _write(self, **options: Any) -> Any:
+    def writing(self, **options: Any) -> Any:
+        """Write, unless broken."""
         if self.broken:
             raise RecordsError("gone")
-        return super()._write(**options)
+        return super().writing(**options)
 
 
 @pytest.fixture
 async def failing(url: str) -> AsyncIterator[Failing]:
-    """Open records that can be broken."""
+    """Open a database that can be broken."""
     opened = await Failing.open(url)
     yield opened
     await opened.close()
@@ -147,8 +153,8 @@ async def test_assurance_ends_when_it_expires(records: Records) -> None:
 
 async def test_h19_records_lost_the_last_state_serves_on(failing: Failing) -> None:
     """While the records fail, known keys work, staleness is told, and a miss is not a no."""
-    await failing.create_key(KeyRow("gk_1", DIGEST, "acme"))
-    directory = await Directory.load(failing, mail_listed_by=no_lists, at=AT)
+    await Records(failing).create_key(KeyRow("gk_1", DIGEST, "acme"))
+    directory = await Directory.load(Records(failing), mail_listed_by=no_lists, at=AT)
     failing.broken = True
     assert not await directory.refresh(AT + 60)
     assert directory.key(DIGEST) is not None
@@ -167,7 +173,7 @@ async def test_load_fails_when_the_records_do(failing: Failing) -> None:
     """A gate does not start without knowing anybody."""
     failing.broken = True
     with pytest.raises(RecordsError):
-        await Directory.load(failing, mail_listed_by=no_lists, at=AT)
+        await Directory.load(Records(failing), mail_listed_by=no_lists, at=AT)
 
 
 async def test_an_opaque_account_is_known_after_one_success(records: Records, cli: Records) -> None:
@@ -186,7 +192,9 @@ async def test_an_opaque_account_is_known_after_one_success(records: Records, cl
 
 async def test_h41_successes_wait_in_bounded_memory(failing: Failing) -> None:
     """While the records fail only so many new accounts are held; none of those is lost."""
-    directory = await Directory.load(failing, mail_listed_by=no_lists, at=AT, max_pending=3)
+    directory = await Directory.load(
+        Records(failing), mail_listed_by=no_lists, at=AT, max_pending=3
+    )
     failing.broken = True
     for number in range(5):
         directory.note_opaque_success(f"opaque-{number}", AT)
@@ -195,7 +203,11 @@ async def test_h41_successes_wait_in_bounded_memory(failing: Failing) -> None:
     assert not directory.account("opaque-4", AT).known
     failing.broken = False
     assert await directory.refresh(AT)
-    assert [row.id for row in await failing.accounts()] == ["opaque-0", "opaque-1", "opaque-2"]
+    assert [row.id for row in await Records(failing).accounts()] == [
+        "opaque-0",
+        "opaque-1",
+        "opaque-2",
+    ]
 
 
 async def test_many_accounts_share_what_is_equal(records: Records) -> None:

@@ -1,12 +1,12 @@
 """Prefixes: strict reading, and membership that agrees with the standard library."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, collapse_addresses, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.facts.prefixes import PrefixMap, parse_prefix
+from gatekeeper.facts.prefixes import PrefixMap, merged, parse_prefix, prefix_numbers
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,36 @@ def test_families_do_not_mix() -> None:
     found = PrefixMap([(ip_network("0.0.0.0/8"), 1), (ip_network("2001:db8::/32"), 2)])
     assert IPv6Address(1) not in found
     assert found.matches(IPv6Address("2001:db8::1")) == [2]
+
+
+SPELLINGS = st.one_of(
+    st.text("0123456789abcdef:./% ", max_size=20),
+    st.tuples(st.ip_addresses(), st.integers(0, 130)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+    st.tuples(st.ip_addresses(), st.integers(0, 128)).map(
+        lambda pair: str(ip_network(f"{pair[0]}/{min(pair[1], 32)}", strict=False))
+    ),
+    st.ip_addresses(v=4).map(lambda address: f"::ffff:{address}/128"),
+)
+
+
+@given(SPELLINGS)
+def test_the_quick_reader_agrees_with_the_friendly_one(text: str) -> None:
+    """Both take the same spellings and mean the same by them."""
+    friendly = parse_prefix(text)
+    if isinstance(friendly, str):
+        what = "has bits set" if "has bits set" in friendly else "is not an IP prefix"
+        with pytest.raises(ValueError, match=what):
+            prefix_numbers(text)
+        return
+    number = int(friendly.network_address)
+    assert prefix_numbers(text) == (friendly.version, number, friendly.prefixlen)
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), max_size=30))
+def test_merging_agrees_with_the_standard_library(pairs: list[tuple[int, int]]) -> None:
+    """The fewest prefixes that cover the same, whole or split, nested or twice."""
+    networks = [ip_network((number, length), strict=False) for number, length in pairs]
+    found = merged(4, [(int(n.network_address), n.prefixlen) for n in networks])
+    assert [IPv4Network(each) for each in found] == list(collapse_addresses(networks))  # type: ignore[type-var]
+    assert merged(6, [(0, 0), (1 << 127, 1)]) == [(0, 0)]
+    assert merged(6, [(0, 1), (1 << 127, 1)]) == [(0, 0)]

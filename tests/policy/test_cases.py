@@ -231,7 +231,8 @@ def test_ordinary_caller() -> None:
     assert view["network.country"] == view["network.registered_country"] == "US"
     assert view["account.age_days"] == 400
     absent = {"network.subdivision", "network.owner", "network.owner_country"}
-    assert set(FIELDS) - set(view) == absent | {"account.organization"}
+    absent |= {"network.registered_egress", "account.organization"}
+    assert set(FIELDS) - set(view) == absent
     assert status(facts().network, "subdivision") is LookupStatus.UNKNOWN
 
 
@@ -243,6 +244,7 @@ def test_every_field_can_be_described() -> None:
         "network.owner": "amazon",
         "network.owner_country": "US",
         "network.listed_by": ["a", "b"],
+        "network.registered_egress": False,
         "account.organization": "org",
         "account.owners": ["owner"],
         "account.owner_countries": ["DE"],

@@ -39,6 +39,7 @@ from gatekeeper.policy.model import FOREVER, Facts
 from gatekeeper.policy.words import (
     Assurance,
     CredentialStatus,
+    GateMode,
     NetworkKind,
     Reason,
     Tier,
@@ -76,7 +77,7 @@ def test_bad_credentials(status: CredentialStatus, verdict: Verdict, reason: Rea
     standing = screen(facts(key=credential(status=status)), rules())
     assert (standing.verdict, standing.reason) == (verdict, reason)
     assert [finding.rule for finding in standing.findings] == [CREDENTIAL_RULE]
-    assert stops(standing, observe=True)
+    assert stops(standing, mode=GateMode.OBSERVE)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_private_addresses(*, allow: bool) -> None:
     standing = screen(known, rules("private: {allow: true}" if allow else ""))
     assert standing.verdict is (Verdict.ALLOW if allow else Verdict.EMBARGOED)
     assert [finding.rule for finding in standing.findings] == [PRIVATE_RULE] * (not allow)
-    assert stops(standing, observe=True) is not allow
+    assert stops(standing, mode=GateMode.OBSERVE) is not allow
 
 
 def test_embargo_speaks_before_everything() -> None:
@@ -268,7 +269,7 @@ def test_screened_step_up_reads_on() -> None:
     who, what = account(known=False), call(stream=True)
     known = facts(where=network(kind=NetworkKind.TOR, country="UA"), who=who, what=what)
     assert screen(known, rules(text)).verdict is Verdict.STEP_UP
-    assert not stops(screen(known, rules(text)), observe=False)
+    assert not stops(screen(known, rules(text)), mode=GateMode.ENFORCE)
     assert judge(known, rules(text)).verdict is Verdict.DENY
 
 
@@ -306,7 +307,9 @@ def test_longest_wait_speaks() -> None:
 def test_worse_standing_outlives_the_limits() -> None:
     """In observe mode limits are asked of refused calls too; they do not soften the verdict."""
     some = rules("step_up: [{id: s, description: d, when: 'true'}]")
-    decision = ended(judge(facts(), some), limit_status(retry_after_s=1.0), some=some, observe=True)
+    decision = ended(
+        judge(facts(), some), limit_status(retry_after_s=1.0), some=some, mode=GateMode.OBSERVE
+    )
     assert decision.verdict is Verdict.STEP_UP
     assert decision.admits
 
@@ -317,7 +320,7 @@ def test_outright(reason: Reason) -> None:
     standing = outright(reason, "Say it better.")
     unavailable = reason is Reason.SERVICE_UNAVAILABLE
     assert standing.verdict is (Verdict.UNAVAILABLE if unavailable else Verdict.INVALID)
-    decision = ended(standing, observe=True)
+    decision = ended(standing, mode=GateMode.OBSERVE)
     assert (decision.reason, decision.detail, decision.admits) == (reason, "Say it better.", False)
 
 
@@ -345,9 +348,9 @@ def test_observe_refuses_embargo_and_bad_credentials_only(
 ) -> None:
     """Observe mode records the verdict and lets the rest through."""
     some = rules(text)
-    standing = judge(known, some, observe=True)
-    assert stops(standing, observe=True) is not goes_on
-    assert ended(standing, some=some, observe=True).admits is goes_on
+    standing = judge(known, some, mode=GateMode.OBSERVE)
+    assert stops(standing, mode=GateMode.OBSERVE) is not goes_on
+    assert ended(standing, some=some, mode=GateMode.OBSERVE).admits is goes_on
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from gatekeeper.policy.decide import (
     judge,
     stops,
 )
-from gatekeeper.policy.words import Assurance, Mode, NetworkKind, Verdict
+from gatekeeper.policy.words import Assurance, GateMode, Mode, NetworkKind, Verdict
 
 if TYPE_CHECKING:
     from gatekeeper.policy.model import Facts, LimitStatus
@@ -81,22 +81,22 @@ def all_enforced(some: RuleSet) -> RuleSet:
 
 
 @settings(max_examples=70, deadline=None)
-@given(known=some_facts(), some=some_rules(), limits=some_limits(), observe=st.booleans())
+@given(known=some_facts(), some=some_rules(), limits=some_limits(), mode=st.sampled_from(GateMode))
 def test_h31_shadow_never_changes_an_enforced_verdict(
-    known: Facts, some: RuleSet, limits: tuple[LimitStatus, ...], *, observe: bool
+    known: Facts, some: RuleSet, limits: tuple[LimitStatus, ...], *, mode: GateMode
 ) -> None:
     """With every rule in shadow taken out, the decision is the same in all that takes effect."""
-    with_shadow = judge(known, some, observe=observe)
-    without = judge(known, without_shadow(some), observe=observe)
+    with_shadow = judge(known, some, mode=mode)
+    without = judge(known, without_shadow(some), mode=mode)
     hard = tuple(status for status in limits if status.mode is Mode.ENFORCE)
-    one = ended(with_shadow, *limits, observe=observe)
-    two = ended(without, *hard, observe=observe)
+    one = ended(with_shadow, *limits, mode=mode)
+    two = ended(without, *hard, mode=mode)
     for effect in ("verdict", "reason", "enforced", "obligation", "tighten", "detail", "admits"):
         assert getattr(one, effect) == getattr(two, effect), effect
     assert with_shadow.exempt == without.exempt
     totals = [standing.score and standing.score.total for standing in (with_shadow, without)]
     assert totals[0] == totals[1]
-    assert stops(with_shadow, observe=observe) is stops(without, observe=observe)
+    assert stops(with_shadow, mode=mode) is stops(without, mode=mode)
 
 
 @settings(max_examples=70, deadline=None)

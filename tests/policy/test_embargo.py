@@ -14,7 +14,15 @@ from support.strategies import some_facts, some_rules
 from gatekeeper.policy.decide import judge, screen, stops
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Facts, Lookup, NetworkFacts
-from gatekeeper.policy.words import Assurance, LookupStatus, Mode, NetworkKind, Reason, Verdict
+from gatekeeper.policy.words import (
+    Assurance,
+    GateMode,
+    LookupStatus,
+    Mode,
+    NetworkKind,
+    Reason,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import EmbargoRule, RuleSet
@@ -181,8 +189,8 @@ def test_h15_observe_keeps_what_an_embargo_asks_for() -> None:
         '  - {id: s, description: d, when: network.kind == "tor"}\n'
     )
     asked, own = at(country="UA"), at(kind=NetworkKind.TOR)
-    assert stops(judge(asked, some, observe=True), observe=True)
-    assert not stops(judge(own, some, observe=True), observe=True)
+    assert stops(judge(asked, some, mode=GateMode.OBSERVE), mode=GateMode.OBSERVE)
+    assert not stops(judge(own, some, mode=GateMode.OBSERVE), mode=GateMode.OBSERVE)
 
 
 REGIONAL = rules(f"embargo: [{{id: e, description: d, source: s, {REGIONS}}}]")
@@ -217,15 +225,15 @@ def test_ordinary_callers_are_cleared() -> None:
 @settings(max_examples=70, deadline=None)
 @given(known=some_facts(), some=some_rules())
 def test_h15_nothing_opens_an_embargo(known: Facts, some: Any) -> None:
-    """Whatever else the rules say, in observe mode or not, a match in force is refused."""
+    """Whatever else the rules say, in every mode of the gate, a match in force is refused."""
     matched = [
         rule
         for rule in some.embargo
         if rule.mode is Mode.ENFORCE and embargo_matches(rule, known) is True
     ]
-    for observe in (False, True):
-        standing = judge(known, some, observe=observe)
+    for mode in GateMode:
+        standing = judge(known, some, mode=mode)
         if matched:
             assert standing.verdict is Verdict.EMBARGOED
-            assert stops(standing, observe=observe)
+            assert stops(standing, mode=mode)
             assert standing.reason is Reason.REGION_NOT_SUPPORTED

@@ -31,7 +31,7 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import FOREVER, Decision, Facts, LimitStatus, Standing
 from gatekeeper.policy.record import Recorded, from_record, to_record
 from gatekeeper.policy.rules import parse_rules
-from gatekeeper.policy.words import CredentialKind, Reason, Verdict
+from gatekeeper.policy.words import CredentialKind, GateMode, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
 
 if TYPE_CHECKING:
@@ -47,18 +47,20 @@ def decided(
     some: RuleSet,
     limits: tuple[LimitStatus, ...] = (),
     *,
-    observe: bool = False,
+    mode: GateMode = GateMode.ENFORCE,
     standing: Standing | None = None,
 ) -> Decision:
     """Decide as the gate does: limits are asked only of what goes on."""
-    stood = judge(known, some, observe=observe) if standing is None else standing
-    asked = () if stops(stood, observe=observe) else limits
-    return conclude(stood, asked, some, decision_id="dec_1", at=known.at, observe=observe)
+    stood = judge(known, some, mode=mode) if standing is None else standing
+    asked = () if stops(stood, mode=mode) else limits
+    return conclude(stood, asked, some, decision_id="dec_1", at=known.at, mode=mode)
 
 
-def written(decision: Decision, known: Facts, *, observe: bool = False) -> dict[str, Any]:
+def written(
+    decision: Decision, known: Facts, *, mode: GateMode = GateMode.ENFORCE
+) -> dict[str, Any]:
     """Return the record as a reader of the log gets it."""
-    line: dict[str, Any] = json.loads(encode_record(to_record(decision, known, observe=observe)))
+    line: dict[str, Any] = json.loads(encode_record(to_record(decision, known, mode=mode)))
     return line
 
 
@@ -70,26 +72,26 @@ def read_back(record: dict[str, Any]) -> Recorded:
 
 
 @settings(max_examples=100, deadline=None)
-@given(known=some_facts(), some=some_rules(), limits=some_limits(), observe=st.booleans())
+@given(known=some_facts(), some=some_rules(), limits=some_limits(), mode=st.sampled_from(GateMode))
 def test_replay_gives_the_same_decision(
-    known: Facts, some: RuleSet, limits: tuple[LimitStatus, ...], *, observe: bool
+    known: Facts, some: RuleSet, limits: tuple[LimitStatus, ...], *, mode: GateMode
 ) -> None:
     """Of any facts, rules and answers of limits, everything in the decision comes back."""
-    decision = decided(known, some, limits, observe=observe)
-    recorded = read_back(written(decision, known, observe=observe))
+    decision = decided(known, some, limits, mode=mode)
+    recorded = read_back(written(decision, known, mode=mode))
     assert recorded.replay(some) == decision
     assert (recorded.verdict, recorded.rules_revision) == (decision.verdict, some.revision)
 
 
 @settings(max_examples=40, deadline=None)
-@given(known=some_facts(), reason=st.sampled_from(Reason), observe=st.booleans())
+@given(known=some_facts(), reason=st.sampled_from(Reason), mode=st.sampled_from(GateMode))
 def test_replay_of_calls_that_could_not_be_judged(
-    known: Facts, reason: Reason, *, observe: bool
+    known: Facts, reason: Reason, *, mode: GateMode
 ) -> None:
     """A malformed call stays malformed, whatever the rules say of its facts."""
     standing = outright(reason, "A sentence.")
-    decision = decided(known, ASKING, observe=observe, standing=standing)
-    assert read_back(written(decision, known, observe=observe)).replay(ASKING) == decision
+    decision = decided(known, ASKING, mode=mode, standing=standing)
+    assert read_back(written(decision, known, mode=mode)).replay(ASKING) == decision
 
 
 @pytest.mark.parametrize("until", [FOREVER, INF, AT + 1])
@@ -116,7 +118,7 @@ def test_h38_names_that_no_encoding_allows_survive() -> None:
     """Callers choose the model's name: control characters and lone surrogates among them."""
     known = facts(what=call(model='a\n"\x1b[31m\u2028\ud800'))
     decision = decided(known, rules())
-    line = encode_record(to_record(decision, known, observe=False))
+    line = encode_record(to_record(decision, known, mode=GateMode.ENFORCE))
     assert line.count(b"\n") == 1
     assert b"\x1b" not in line
     assert read_back(json.loads(line)).facts == known
@@ -148,7 +150,7 @@ def test_record_holds_no_address_and_no_secret() -> None:
         CIMultiDict({"authorization": "Bearer sk-live-of-the-caller"}), {CredentialKind.OPAQUE}, AT
     )
     known = facts(where=network.observe(address), key=key, who=who)
-    line = encode_record(to_record(decided(known, PACK), known, observe=False))
+    line = encode_record(to_record(decided(known, PACK), known, mode=GateMode.ENFORCE))
     assert b"203.0.113.0/24" in line
     for hidden in (b"203.0.113.77", b"cb00714d", b"-secret", b"sk-live", b"of-the-caller"):
         assert hidden not in line
@@ -157,9 +159,11 @@ def test_record_holds_no_address_and_no_secret() -> None:
 # --- damaged records ----------------------------------------------------------------------------
 
 WHOLE = written(
-    decided(facts(), ASKING, (limit_status(), limit_status(retry_after_s=INF)), observe=True),
+    decided(
+        facts(), ASKING, (limit_status(), limit_status(retry_after_s=INF)), mode=GateMode.OBSERVE
+    ),
     facts(),
-    observe=True,
+    mode=GateMode.OBSERVE,
 )
 
 

@@ -24,7 +24,12 @@ def test_full_facts_fill_every_field() -> None:
     """No field can be declared that the view never holds."""
     known = facts(
         where=network(
-            subdivision="US-CA", as_organization="o", owner="x", owner_country="DE", asn=1
+            subdivision="US-CA",
+            as_organization="o",
+            owner="x",
+            owner_country="DE",
+            asn=1,
+            registered_egress=False,
         ),
         who=account(organization="org", email_domain="example.com"),
         what=call(client="c"),

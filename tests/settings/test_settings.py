@@ -383,6 +383,49 @@ def test_any_text_is_settings_or_mistakes(text: str) -> None:
             "empty",
         ),
         ("cors: {allow_origins: ['https://a/']}", "cors.allow_origins[0]", "origin"),
+        ("geoip: {feeds: [{id: a, format: asns}]}", "geoip.feeds[0]", "exactly one of url"),
+        (
+            "geoip: {feeds: [{id: a, format: asns, file: f, url: 'https://a/'}]}",
+            "geoip.feeds[0]",
+            "exactly one of url",
+        ),
+        (
+            "geoip: {feeds: [{id: a, format: asns, file: f}, {id: a, format: csv, file: f}]}",
+            "geoip.feeds[1].id",
+            "twice",
+        ),
+        *(
+            (f"geoip: {{feeds: [{{id: a, format: asns, url: '{url}'}}]}}", "geoip.feeds[0].url", m)
+            for url, m in (
+                ("http://lists.example/x", "must be https"),
+                ("http://127.0.0.1.lists.example/x", "must be https"),
+                ("file:///etc/passwd", "http or https"),
+                ("https://1:key@lists.example/x", "user name"),
+                ("https://lists.example/x#y", "fragment"),
+                ("https://lists.example/{day}", "braces"),
+            )
+        ),
+        (
+            "geoip: {feeds: [{id: a, format: asns, file: f, credential: {env: A}}]}",
+            "geoip.feeds[0].credential",
+            "Only a url",
+        ),
+        (
+            "geoip: {feeds: [{id: a, format: asns, url: 'https://a/', credential: {}}]}",
+            "geoip.feeds[0].credential",
+            "exactly one of env",
+        ),
+        ("geoip: {feeds: [{id: a, format: mmdb, file: f, kind: tor}]}", "geoip.feeds[0]", "itself"),
+        (
+            "geoip: {feeds: [{id: a, format: asns, file: f, owner: x, owner_country: UK}]}",
+            "geoip.feeds[0].owner_country",
+            "GB",
+        ),
+        (
+            "geoip: {feeds: [{id: a, format: asns, file: f, owner_country: DE}]}",
+            "geoip.feeds[0].owner_country",
+            "needs an owner",
+        ),
     ],
 )
 def test_fields_must_fit_each_other(write: Write, text: str, place: str, message: str) -> None:
@@ -405,6 +448,33 @@ def test_a_mistake_in_one_part_does_not_hide_those_of_others(write: Write) -> No
     """Checks run on all parts whose fields are sound."""
     found = told(write("listeners: 5\nsecret: {}\nmode: x\n"), {}, {})
     assert [each.split(": ")[1] for each in found] == ["listeners", "secret", "mode"]
+
+
+def test_feeds_are_kept_with_the_other_data(write: Write) -> None:
+    """Their directory follows the data unless it is set; their files start from the settings'."""
+    feed = "{id: a, format: asns, file: a.txt}"
+    file = write(f"data_dir: here\ngeoip: {{feeds: [{feed}]}}\n")
+    geoip = loaded(file, {}, {}).geoip
+    assert geoip.feeds_dir == file.parent / "here" / "feeds"
+    assert geoip.feeds[0].file == file.parent / "a.txt"
+    elsewhere = {"GATEKEEPER_GEOIP__FEEDS_DIR": "/elsewhere"}
+    assert loaded(file, elsewhere, {}).geoip.feeds_dir == Path("/elsewhere")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://lists.example/x?suffix=tar.gz",
+        "https://lists.example/dbip-{year}-{month}.mmdb.gz",
+        "http://localhost:8000/x",
+        "http://127.0.0.1/x",
+        "http://[::1]:8000/x",
+    ],
+)
+def test_urls_of_feeds(write: Write, url: str) -> None:
+    """Https with a query and the month of today; http on this machine."""
+    file = write(f"geoip: {{feeds: [{{id: a, format: csv, url: '{url}'}}]}}\n")
+    assert loaded(file, {}, {}).geoip.feeds[0].url == url
 
 
 def test_jwks_url_may_have_a_query(write: Write) -> None:

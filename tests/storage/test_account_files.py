@@ -180,3 +180,54 @@ def test_any_bytes_give_patches_or_mistakes(content: bytes, kind: AccountFormat)
     found = parse_accounts(content, file="f", kind=kind)
     kinds = {type(item) for item in found}
     assert kinds <= ({Mistake} if isinstance(found, list) else {AccountPatch})
+
+
+def test_what_an_operator_pushes_of_an_account_is_read() -> None:
+    """Patterns, digests and fingerprints stay as they are; an address gets its one spelling."""
+    record = {
+        "id": "a",
+        "email_pattern": "aaaa.99",
+        "email_digest": "mZ0-_" * 5 + "==",
+        "payment_fingerprint": "pm_1NqX/=+:.-",
+        "signup_address": "2001:DB8:0::7",
+    }
+    assert parse_account(record) == AccountPatch(
+        "a",
+        {name: value for name, value in record.items() if name != "id"}
+        | {"signup_address": "2001:db8::7"},
+    )
+    mapped = parse_account({"id": "a", "signup_address": "::ffff:192.0.2.7"})
+    assert mapped == AccountPatch("a", {"signup_address": "192.0.2.7"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("email_pattern", "john.smith"),
+        ("email_pattern", "aaaa@example.com"),
+        ("email_pattern", "a" * 65),
+        ("email_pattern", ""),
+        ("email_digest", "john@example.com"),
+        ("email_digest", "abc"),
+        ("email_digest", "f" * 129),
+        ("email_digest", b"0123456789abcdef"),
+        ("payment_fingerprint", "4111111111111111"),
+        ("payment_fingerprint", "4111-1111-1111-1111"),
+        ("payment_fingerprint", "4111 1111 1111 1111"),
+        ("payment_fingerprint", "x" * 129),
+        ("signup_address", "192.0.2.7:80"),
+        ("signup_address", "[2001:db8::7]"),
+        ("signup_address", "fe80::1%eth0"),
+        ("signup_address", "192.0.2.07"),
+        ("signup_address", "192.0.2.0/24"),
+        ("signup_address", 3_221_225_991),
+        ("signup_address", "example.com"),
+    ],
+)
+def test_what_would_give_a_person_away_is_refused(name: str, value: object) -> None:
+    """A mail address, its readable part or a card number is refused, and not repeated."""
+    found = parse_account({"id": "a", name: value})
+    assert isinstance(found, list)
+    ((path, text),) = found
+    assert path == name
+    assert str(value) not in text or not value

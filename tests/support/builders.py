@@ -27,6 +27,7 @@ from gatekeeper.policy.ruleset import RuleSet
 from gatekeeper.policy.words import (
     CredentialKind,
     CredentialStatus,
+    GateMode,
     LookupStatus,
     Mode,
     NetworkKind,
@@ -192,8 +193,11 @@ def limit_status(**changes: Any) -> LimitStatus:
 
 
 def ended(
-    standing: Standing, *limits: LimitStatus, some: RuleSet | None = None, observe: bool = False
+    standing: Standing,
+    *limits: LimitStatus,
+    some: RuleSet | None = None,
+    mode: GateMode = GateMode.ENFORCE,
 ) -> Decision:
     """Conclude with the limits' answers."""
     used = rules() if some is None else some
-    return conclude(standing, limits, used, decision_id="dec_1", at=AT, observe=observe)
+    return conclude(standing, limits, used, decision_id="dec_1", at=AT, mode=mode)

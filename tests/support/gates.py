@@ -20,7 +20,7 @@ from gatekeeper.app import App, system_clock
 from gatekeeper.cli import main
 from gatekeeper.facts.api_keys import issue_key
 from gatekeeper.policy.model import Moment
-from gatekeeper.settings import DecisionLog, Geoip, Listener, Ops, Settings
+from gatekeeper.settings import Admin, DecisionLog, Geoip, Listener, Ops, Settings
 from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.account_files import parse_account
 from gatekeeper.storage.records import Records
@@ -222,6 +222,7 @@ class Gates:
                     )
                 ],
                 "ops": Ops(port=0),
+                "admin": Admin(port=0),
                 "upstreams": [{"name": "demo", "urls": (fronted.url,), **(upstream or {})}],
                 "geoip": self._geoip,
                 "decision_log": DecisionLog(directory=folder / "decisions"),

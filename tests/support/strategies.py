@@ -30,6 +30,7 @@ CONDITIONS = (
     'network.kind in ["vpn", "hosting"]',
     "network.country != network.registered_country",
     "size(network.listed_by) >= 2",
+    "!network.registered_egress",
     "account.age_days < 7.0",
     "!account.known",
     '"disposable" in account.email_listed_by',
@@ -58,6 +59,7 @@ def networks() -> st.SearchStrategy[Any]:
         owner=st.sampled_from((None, None, *OWNERS)),
         owner_country=_COUNTRY,
         listed_by=_LISTS,
+        registered_egress=st.sampled_from((None, False, True)),
     )
 
 

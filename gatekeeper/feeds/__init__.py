@@ -1,0 +1,1 @@
+"""Keeps lists and databases of networks fresh: fetch, parse strictly, compare, swap whole."""

@@ -1,0 +1,1 @@
+"""Follows what may change while calls are served: rule files, network data, the records."""

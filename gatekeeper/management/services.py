@@ -1,0 +1,58 @@
+"""What operations work with; built in :mod:`gatekeeper.app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gatekeeper.live.desk import RuleDesk
+    from gatekeeper.live.modes import ModeDesk
+    from gatekeeper.management.decisions import DecisionDesk
+    from gatekeeper.management.status import Node
+    from gatekeeper.policy.model import Moment
+    from gatekeeper.settings import Settings
+    from gatekeeper.storage.admin_keys import AdminKeys
+    from gatekeeper.storage.audit import AuditTrail
+    from gatekeeper.storage.database import Database
+    from gatekeeper.storage.notes import Notes
+    from gatekeeper.storage.organizations import Organizations
+    from gatekeeper.storage.records import Records
+    from gatekeeper.storage.usage import UsageTable
+    from gatekeeper.verification.desk import CaseDesk
+
+
+@dataclass(frozen=True, slots=True)
+class Subkeys:
+    """What digests of keys are made with."""
+
+    credentials: bytes
+    """For the keys of callers."""
+    admin: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything behind the operations."""
+
+    settings: Settings
+    clock: Callable[[], Moment]
+    random_bytes: Callable[[int], bytes]
+    subkeys: Subkeys
+    database: Database
+    records: Records
+    notes: Notes
+    organizations: Organizations
+    admin_keys: AdminKeys
+    trail: AuditTrail
+    usage: UsageTable
+    rules: RuleDesk
+    mode: ModeDesk
+    cases: CaseDesk
+    reload: Callable[[], None]
+    """Reads rule files and network data again, as SIGHUP does."""
+    decisions: DecisionDesk
+    node: Node
+    """This process: what it serves and how it is."""
