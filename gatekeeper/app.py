@@ -21,6 +21,7 @@ from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
+from gatekeeper.limits import keeping_limits
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
@@ -34,10 +35,10 @@ from gatekeeper.sources import (
     public_url,
     records_url,
     route_of,
+    store_access,
     unknown_owners,
 )
 from gatekeeper.storage.decision_log import DecisionLog
-from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive
 from gatekeeper.telemetry import Metrics
@@ -49,6 +50,7 @@ from gatekeeper.verification.pages import VerificationPages
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from gatekeeper.limits import Limits
     from gatekeeper.settings import Listener, Settings
 
 _REFRESH_S: Final = 0.5
@@ -150,7 +152,15 @@ class App:
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
-        limiter = MemoryLimiter()
+        limits = await self._exit.enter_async_context(
+            keeping_limits(
+                settings.store,
+                store_access(settings, environ),
+                gate_id=new_id(self._clock()),
+                chance=random.random,
+                metrics=metrics,
+            )
+        )
         routes = RouteTable(
             [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
@@ -167,11 +177,11 @@ class App:
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
                 ),
-                limiter=limiter,
+                limiter=limits.limiter,
                 log=log,
                 routes=routes,
                 delivery=Delivery(
-                    settings, self._clock, directory, limiter, log, routes, client, metrics
+                    settings, self._clock, directory, limits.limiter, log, routes, client, metrics
                 ),
                 links=links,
                 metrics=metrics,
@@ -179,8 +189,8 @@ class App:
             ),
             snapshot,
         )
-        self._declare_gauges(directory, log, limiter, snapshot)
-        await self._listen(log)
+        self._declare_gauges(directory, log, snapshot)
+        await self._listen(log, limits)
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
         """Say that behind a balancer that is not trusted, no caller would have a region."""
@@ -234,9 +244,7 @@ class App:
         """Keep the opaque accounts that became known since the last refresh."""
         await directory.refresh(self._unix_s())
 
-    def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter, snapshot: Snapshot
-    ) -> None:
+    def _declare_gauges(self, directory: Directory, log: DecisionLog, snapshot: Snapshot) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
         gauge("gatekeeper_log_written", "Records written.", lambda: log.written)
@@ -248,12 +256,6 @@ class App:
             "Age of the accounts and keys served.",
             lambda: directory.staleness_s(self._unix_s()),
         )
-        gauge("gatekeeper_limit_cells", "Buckets and pools kept.", lambda: len(limiter))
-        gauge(
-            "gatekeeper_limit_overflowed",
-            "Claims that shared an overflow bucket because too many partitions are in use.",
-            lambda: limiter.overflowed,
-        )
         gauge(
             "gatekeeper_network_problems",
             "Databases and lists that could not be used.",
@@ -262,7 +264,7 @@ class App:
         gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
         gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
 
-    async def _listen(self, log: DecisionLog) -> None:
+    async def _listen(self, log: DecisionLog, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         try:
             for listener in self.settings.listeners:
@@ -281,7 +283,7 @@ class App:
                 self._exit.callback(listening.close)
                 self.ports.append(listening.sockets[0].getsockname()[1])
             checks = {"draining": lambda: self.ready, "decision_log": lambda: log.accepting}
-            ops = ops_app(self.metrics, checks)
+            ops = ops_app(self.metrics, checks | limits.checks, limits.degraded)
             self.ops_port = await self._exit.enter_async_context(
                 listening_ops(ops, self.settings.ops)
             )

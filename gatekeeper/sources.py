@@ -13,6 +13,7 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
+from gatekeeper.storage.redis_client import read_access
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import derive, load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, Upstream
+    from gatekeeper.storage.redis_client import StoreAccess
 
 
 class StartError(Exception):
@@ -114,6 +116,19 @@ def listener_tls(listener: Listener) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(listener.tls.certificate, listener.tls.key)
     return context
+
+
+def store_access(settings: Settings, environ: Mapping[str, str]) -> StoreAccess | None:
+    """Return how the limits' store is reached, ``None`` for limits of this process alone.
+
+    Raises :class:`StartError` for a secret or certificate that cannot be read.
+    """
+    if settings.store.kind == "memory":
+        return None
+    access = read_access(settings.store, environ)
+    if isinstance(access, Mistake):
+        raise StartError([access])
+    return access
 
 
 def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:

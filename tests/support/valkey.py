@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,15 @@ class Server:
             return True
 
         await eventually(answers)
+
+    def wait_until_it_listens(self) -> None:
+        """Return once it can be connected to, for fixtures that outlive an event loop."""
+        for _ in range(1_000):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+                return
+            time.sleep(0.01)
+        raise TimeoutError((self.folder / "log").read_text())
 
     def kill(self) -> None:
         """End it without notice."""
