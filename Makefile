@@ -36,6 +36,10 @@ unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covere
 	$(PY) -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
 	$(PY) -m coverage report --skip-covered --include='gatekeeper/policy/*' --fail-under=100
 
+.PHONY: test-fleet
+test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
+	$(PY) -m pytest -m fleet $(ARGS)
+
 .PHONY: check
 check: lint ## Linters, types, import contracts, rules and settings
 	$(VENV)/bin/gatekeeper check

@@ -24,6 +24,7 @@ from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
+from gatekeeper.limits import keeping_limits
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.rules import RuleFiles
@@ -46,6 +47,7 @@ from gatekeeper.sources import (
     records_url,
     route_of,
     rules_archive,
+    store_access,
     tracing_of,
     try_rules,
     unknown_owners,
@@ -56,7 +58,6 @@ from gatekeeper.storage.audit import AuditTrail
 from gatekeeper.storage.cases import Cases
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
-from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.notes import Notes
 from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.records import Records
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.facts.network import NetworkSource
+    from gatekeeper.limits import Limits
     from gatekeeper.settings import Listener, Settings
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.tracing import Tracing
@@ -194,13 +196,21 @@ class App:
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
-        limiter = MemoryLimiter()
+        limits = await self._exit.enter_async_context(
+            keeping_limits(
+                settings.store,
+                store_access(settings, environ),
+                gate_id=new_id(self._clock()),
+                chance=random.random,
+                metrics=metrics,
+            )
+        )
         routes = RouteTable(
             [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
-        traced, sender = self._traced(environ, limiter, client)
+        traced, sender = self._traced(environ, limits.limiter, client)
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
@@ -256,6 +266,7 @@ class App:
                 alert_secret(settings, environ),
                 gate=self.gate,
                 live=self.live,
+                limits=limits,
                 directory=directory,
                 log=log,
                 metrics=metrics,
@@ -264,14 +275,14 @@ class App:
                 chance=random.random,
             )
             self._spawn(alerts.run())
-        self._declare_gauges(directory, log, limiter)
+        self._declare_gauges(directory, log)
         metrics.gauge(
             "gatekeeper_usage_waiting", "Rows of usage not yet recorded.", lambda: usage.waiting
         )
         metrics.gauge(
             "gatekeeper_usage_dropped", "Calls whose usage had no room.", lambda: usage.dropped
         )
-        await self._listen(log)
+        await self._listen(log, limits)
         if settings.admin.enabled:
             node = Node(
                 settings.name,
@@ -416,9 +427,7 @@ class App:
         """Keep the opaque accounts that became known since the last refresh."""
         await directory.refresh(self._unix_s())
 
-    def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter
-    ) -> None:
+    def _declare_gauges(self, directory: Directory, log: DecisionLog) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
         gauge("gatekeeper_log_written", "Records written.", lambda: log.written)
@@ -429,12 +438,6 @@ class App:
             "gatekeeper_records_stale_seconds",
             "Age of the accounts and keys served.",
             lambda: directory.staleness_s(self._unix_s()),
-        )
-        gauge("gatekeeper_limit_cells", "Buckets and pools kept.", lambda: len(limiter))
-        gauge(
-            "gatekeeper_limit_overflowed",
-            "Claims that shared an overflow bucket because too many partitions are in use.",
-            lambda: limiter.overflowed,
         )
         gauge(
             "gatekeeper_network_problems",
@@ -481,7 +484,7 @@ class App:
             lambda: {(each.name, each.revision): 1 for each in sources()},
         )
 
-    async def _listen(self, log: DecisionLog) -> None:
+    async def _listen(self, log: DecisionLog, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         try:
             for listener in self.settings.listeners:
@@ -500,7 +503,7 @@ class App:
                 self._exit.callback(listening.close)
                 self.ports.append(listening.sockets[0].getsockname()[1])
             checks = {"draining": lambda: self.ready, "decision_log": lambda: log.accepting}
-            ops = ops_app(self.metrics, checks)
+            ops = ops_app(self.metrics, checks | limits.checks, limits.degraded)
             self.ops_port = await self._exit.enter_async_context(
                 listening_ops(ops, self.settings.ops)
             )

@@ -15,6 +15,7 @@ from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import SecretSource
 from gatekeeper.storage.cases_schema import TryRules
+from gatekeeper.storage.redis_client import read_access
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, StepUp, Upstream
+    from gatekeeper.storage.redis_client import StoreAccess
     from gatekeeper.tracing import Tracing
     from gatekeeper.verification.vendor import Vendor
 
@@ -199,6 +201,19 @@ def admin_tls(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.admin.tls.certificate, settings.admin.tls.key)
     return context
+
+
+def store_access(settings: Settings, environ: Mapping[str, str]) -> StoreAccess | None:
+    """Return how the limits' store is reached, ``None`` for limits of this process alone.
+
+    Raises :class:`StartError` for a secret or certificate that cannot be read.
+    """
+    if settings.store.kind == "memory":
+        return None
+    access = read_access(settings.store, environ)
+    if isinstance(access, Mistake):
+        raise StartError([access])
+    return access
 
 
 def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:

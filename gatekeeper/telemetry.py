@@ -71,10 +71,16 @@ _COUNTERS: Final = {
         "Webhooks of identity vendors, and what became of them.",
         ("vendor", "outcome"),
     ),
+    "gatekeeper_store_failures": ("Failures of the limits' store by kind.", ("kind",)),
+    "gatekeeper_limits_without_store": (
+        "Calls judged while the limits' store could not answer, by what decided them.",
+        ("behaviour",),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
     "gatekeeper_decision_seconds": "Time from a request's arrival to its decision, body included.",
+    "gatekeeper_store_seconds": "Time of a reservation in the limits' store.",
     "gatekeeper_first_byte_seconds": "Time from forwarding to the upstream's status line.",
 }
 _BUCKETS: Final = (

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.facts.directory import Directory
     from gatekeeper.gate import Gate
+    from gatekeeper.limits import Limits
     from gatekeeper.live.fleet import Live
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
@@ -29,6 +30,7 @@ def alerts_of(
     *,
     gate: Gate,
     live: Live,
+    limits: Limits,
     directory: Directory,
     log: DecisionLog,
     metrics: Metrics,
@@ -41,6 +43,9 @@ def alerts_of(
     def records_stale() -> str | None:
         age_s = directory.staleness_s(clock())
         return f"accounts and keys are {age_s:.0f} s old" if age_s > _STALE_S else None
+
+    def store_degraded() -> str | None:
+        return "limits are judged without the shared store" if limits.failing() else None
 
     def log_failing() -> str | None:
         return None if log.accepting else "decisions cannot be written, so calls are refused"
@@ -70,6 +75,7 @@ def alerts_of(
     )
     refused = partial(metrics.total, "gatekeeper_decisions", Verdict.EMBARGOED.word)
     alerts.watch(AlertName.EMBARGO_HITS, Growth(refused, "calls were refused by an embargo"))
+    alerts.watch(AlertName.STORE_DEGRADED, store_degraded)
     alerts.watch(AlertName.RECORDS_STALE, records_stale)
     alerts.watch(AlertName.LOG_FAILING, log_failing)
     alerts.watch(AlertName.NETWORK_DATA, network_data)

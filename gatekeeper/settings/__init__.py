@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gatekeeper.policy.words import OnFailure
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(
@@ -255,6 +257,52 @@ class Health(_Part):
     """How long it stays out."""
 
 
+class StoreTls(_Part):
+    """TLS to the store (``rediss``); ``{}`` trusts the system's certificates."""
+
+    ca_file: Path | None = None
+    """PEM bundle that signs the store's certificate, instead of the system's."""
+    certificate: Path | None = None
+    """Client certificate, PEM, where the store asks for one; needs ``key``."""
+    key: Path | None = None
+
+
+class Store(_Part):
+    """Where limits are kept: in this process alone, or shared by a fleet in Redis or Valkey.
+
+    The store needs ``maxmemory-policy noeviction``: an evicted bucket is a free burst.
+    """
+
+    kind: Literal["memory", "standalone", "sentinel", "cluster"] = "memory"
+    addresses: tuple[str, ...] = ()
+    """``host:port`` of the server, or of Sentinels or Cluster nodes to ask first; for a standalone
+    server ``unix:/path`` too."""
+    master: str = ""
+    """Name under which the Sentinels know the server (``kind: sentinel`` only)."""
+    username: str = ""
+    """ACL user of the store; empty: the default user."""
+    password: SecretSource | None = None
+    sentinel_username: str = ""
+    sentinel_password: SecretSource | None = None
+    """For the Sentinels themselves, where they ask for one."""
+    database: Annotated[int, Field(ge=0, le=1023)] = 0
+    """Must be 0 in a Cluster."""
+    tls: StoreTls | None = None
+    prefix: str = Field(default="gatekeeper", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Begins every key, as the hash tag ``{prefix}``. Gates with the same one share limits."""
+    deadline_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Longest wait of a call for the store; then ``on_failure`` holds until it answers again."""
+    connect_ms: Annotated[int, Field(ge=1, le=60_000)] = 1_000
+    """Longest wait for a connection, which no call ever waits for."""
+    on_failure: OnFailure = OnFailure.LOCAL_SHARE
+    """While the store cannot answer: let pass, refuse with 503, or count on this node with each
+    limit divided by the number of nodes. A limit rule may say its own (``on_store_failure``); of
+    the rules that apply to a call, the strictest wins. With ``closed`` readiness turns red too."""
+    nodes: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many gate processes share the limits, for ``local_share``. Unset: those that were seen
+    in the store last; at least 1."""
+
+
 class StepUp(_Part):
     """Identity verification: the links to it, who carries it out, how long a proof is good."""
 
@@ -367,6 +415,7 @@ class Settings(_Part):
     sizes: Sizes = Sizes()
     cors: Cors = Cors()
     health: Health = Health()
+    store: Store = Store()
     step_up: StepUp = StepUp()
     log: Log = Log()
     tracing: TracingSettings = TracingSettings()

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.gates import Gates, rules_text
+from support.valkey import serving
 
 from gatekeeper.policy.lifecycles import CaseEvent
 from gatekeeper.policy.words import Verdict
@@ -56,11 +57,13 @@ def labels_of(name: str) -> set[str] | None:
 async def test_every_metric_is_one_that_a_gate_exposes(tmp_path: Path) -> None:
     """Asked of a running gate, not of its code."""
     gates = Gates(tmp_path, Geoip(databases=(), networks=()))
-    gate = await gates(rules=rules_text())
-    try:
-        families = list(text_string_to_metric_families(await gate.metrics()))
-    finally:
-        await gates.stop()
+    async with serving(tmp_path / "valkey") as store:
+        shared = {"kind": "standalone", "addresses": (store.address,)}
+        gate = await gates(rules=rules_text(), store=shared)
+        try:
+            families = list(text_string_to_metric_families(await gate.metrics()))
+        finally:
+            await gates.stop()
     exposed = {family.name for family in families if family.type in {"gauge", "unknown"}}
     exposed |= {f"{family.name}_total" for family in families if family.type == "counter"}
     exposed |= {f"{family.name}_bucket" for family in families if family.type == "histogram"}

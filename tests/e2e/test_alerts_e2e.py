@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from support.gates import eventually, rules_text
+from support.valkey import serving
 
 from gatekeeper.app import App
 from gatekeeper.settings import Settings
@@ -78,6 +79,50 @@ async def test_a_gate_that_only_observes_says_so(receiver: tuple[str, Taken], ga
 
     async def told() -> bool:
         return [each["subject"] for each in taken] == ["not_enforcing"]
+
+    await eventually(told)
+
+
+async def test_a_store_that_is_gone_is_told(
+    receiver: tuple[str, Taken], gates: Gates, tmp_path: Path
+) -> None:
+    """Told while it is away; embargo and credentials do not depend on it (H30)."""
+    url, taken = receiver
+    async with serving(tmp_path / "valkey") as store:
+        await gates(
+            rules=rules_text(),
+            environ=ENVIRON,
+            store={"kind": "standalone", "addresses": (store.address,)},
+            alerts={
+                "webhook_url": url,
+                "secret": {"env": "ALERT_SECRET"},
+                "events": ("store_degraded",),
+            },
+        )
+        store.kill()
+
+        async def told() -> bool:
+            return [each["subject"] for each in taken] == ["store_degraded"]
+
+        await eventually(told)
+
+
+async def test_rules_with_a_mistake_are_told(receiver: tuple[str, Taken], gates: Gates) -> None:
+    """A bad file changes nothing but this."""
+    url, taken = receiver
+    gate = await gates(
+        rules=rules_text(),
+        environ=ENVIRON,
+        alerts={
+            "webhook_url": url,
+            "secret": {"env": "ALERT_SECRET"},
+            "events": ("rules_refused",),
+        },
+    )
+    (gate.settings.rules_dir / "more.yaml").write_text("version: 1\nembrago: []\n...\n")
+
+    async def told() -> bool:
+        return [each["subject"] for each in taken] == ["rules_refused"]
 
     await eventually(told)
 
