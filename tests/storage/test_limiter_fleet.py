@@ -58,7 +58,8 @@ async def admitted_by_processes(store: dict[str, Any]) -> int:
         )
         for number in range(PROCESSES)
     ]
-    return sum(int((await each.communicate())[0]) for each in running)
+    outputs = await asyncio.gather(*(each.communicate() for each in running))
+    return sum(int(output) for output, _ in outputs)
 
 
 async def test_h21_four_processes_admit_exactly_the_burst(valkey: Server) -> None:
