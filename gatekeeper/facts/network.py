@@ -73,9 +73,9 @@ class NetworkData:
         "_key",
         "_lists",
         "_lost",
-        "observe",
         "parts",
         "problems",
+        "remembered",
         "revision",
         "sources",
         "stale_at",
@@ -143,8 +143,8 @@ class NetworkData:
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         # No cycle: data that was replaced is tens of megabytes, and must not wait for a collection.
         look_up = partial(NetworkData._look_up, proxy(self))
-        self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(look_up)
-        """Return the facts of a canonical address; at most 65,536 answers are remembered."""
+        self.remembered = lru_cache(maxsize=_CACHED_ADDRESSES)(look_up)
+        """Answers given so far: :meth:`observe` asks it. Dead once the data itself is gone."""
 
     @classmethod
     def load(
@@ -189,11 +189,15 @@ class NetworkData:
             return None
         return frozenset().union(*(lists.owners for lists in self._lists))
 
+    def observe(self, address: IPAddress) -> NetworkFacts:
+        """Return the facts of a canonical address; at most 65,536 answers are remembered."""
+        return self.remembered(address)
+
     def observe_client(self, client: ClientAddress) -> NetworkFacts:
         """Return the facts of a client; one that no proxy named has keys but no location."""
         if client.source is AddressSource.UNKNOWN:
             return self._unlocated(client.address, "client")
-        return self.observe(client.address)
+        return self.remembered(client.address)
 
     def _look_up(self, address: IPAddress) -> NetworkFacts:
         reach = reach_of(address)

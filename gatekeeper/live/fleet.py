@@ -149,8 +149,8 @@ class Live:
     async def _look(self, at: float) -> None:
         head = await self._database.last_write()
         if head != self._seen or self.rules.waiting:
+            await self.modes.follow(at)  # first: no trouble with rules may hold back a kill switch
             await self.rules.follow()
-            await self.modes.follow(at)
             self._seen = head
         node = self._node(at)
         news = self._told is None or _state(node) != _state(self._told)

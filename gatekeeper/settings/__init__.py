@@ -291,7 +291,8 @@ class Settings(_Part):
     name: str = Field(default="gatekeeper", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Name in ``Via``; a call that already carries it is a loop. Chained gates need two names."""
     mode: Literal["enforce", "observe"] = "enforce"
-    """``observe`` decides and records but refuses only embargo and bad credentials."""
+    """``observe`` decides and records but refuses only embargo and bad credentials. What
+    ``gatekeeper mode`` sets for all gates stands above it."""
     data_dir: Path = Path("var")
     public_url: str = ""
     """How callers reach this gate from outside; base of verification links. Empty: the address of

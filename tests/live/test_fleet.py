@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
+from sqlalchemy import update
 from support.gates import eventually
 from support.live import (
     AT,
@@ -23,6 +24,7 @@ from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip, Settings
 from gatekeeper.storage.controls import Controls, ModeOverride
 from gatekeeper.storage.nodes import Nodes
+from gatekeeper.storage.rule_history import RULE_REVISIONS, RuleHistory, Source
 from gatekeeper.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -134,3 +136,23 @@ async def test_a_running_gate_follows_files_and_outlives_defects(
         await asyncio.gather(task, return_exceptions=True)
     assert [line["log_level"] for line in logs if line["event"] == "defect"] == ["error"]
     assert await Nodes(database).running(since=0.0) == ()
+
+
+async def test_damaged_rules_do_not_hold_back_a_kill_switch(
+    tmp_path: Path, database: FlakyDatabase
+) -> None:
+    """The mode is followed before the rules, whose trouble is told."""
+    write_rules(tmp_path / "rules", limited(1))
+    gate = Gate(tmp_path / "rules", database)
+    await gate.live.start()
+    history = RuleHistory(database)
+    await history.activate("f" * 12, {"a.yaml": ""}, at=AT, by="x", source=Source.API)
+    async with database.writing() as connection:
+        await connection.execute(update(RULE_REVISIONS).values(texts=["damaged"]))
+    await Controls(database).set_mode(ModeOverride(GateMode.CLOSED, AT, "ops", "why"))
+    with structlog.testing.capture_logs() as logs:
+        await gate.live.turn()
+    assert gate.judge.snapshot.mode is GateMode.CLOSED
+    assert gate.judge.snapshot.rules.revision == revision_of(limited(1))
+    (told,) = [line for line in logs if line["event"] == "records_not_followed"]
+    assert "damaged by hand" in told["error"]

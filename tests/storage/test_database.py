@@ -11,7 +11,7 @@ from support.gates import eventually
 from gatekeeper.storage import database
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records import Records
-from gatekeeper.storage.records_schema import AccountPatch, Position
+from gatekeeper.storage.records_schema import ACCOUNTS, AccountPatch, Position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -148,3 +148,33 @@ async def test_a_parameter_that_nobody_knows_is_told_without_secrets(postgres: P
     with pytest.raises(RecordsError, match="not known, one of colour, host, password") as raised:
         await Records.open(f"{postgres.new_url()}&password=hunter2&colour=red")
     assert "hunter2" not in str(raised.value)
+
+
+async def test_what_the_server_says_is_told_without_values(records: Records) -> None:
+    """Its first line is a sentence for people; the detail would name rows."""
+    with pytest.raises(RecordsError, match="duplicate key value") as raised:
+        await twice(records, "acme-and-nobody-else")
+    assert "nobody-else" not in str(raised.value)
+
+
+async def twice(records: Records, account_id: str) -> None:
+    """Insert one account twice."""
+    row = {"id": account_id, "tier": "standard", "assurance": "none", "owners": []}
+    row |= {"owner_countries": [], "opaque": False, "updated_at": AT, "seq": 1}
+    async with records.database.writing() as connection:
+        for _ in range(2):
+            await connection.execute(ACCOUNTS.insert().values(row))
+
+
+async def test_a_database_that_does_not_exist_is_told(quick: None, postgres: Postgres) -> None:
+    """The reason is the server's own."""
+    with pytest.raises(RecordsError, match='database "nowhere" does not exist'):
+        await Records.open(postgres.url_of("nowhere"))
+
+
+async def test_records_in_memory_have_their_tables() -> None:
+    """For whoever tries something out: nothing is left behind."""
+    records = await Records.open("sqlite:///:memory:")
+    await write(records, "acme")
+    assert len(await records.accounts()) == 1
+    await records.close()
