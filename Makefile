@@ -22,14 +22,14 @@ help: ## Say what there is
 # --- run ---
 
 .PHONY: run
-run: $(RUN_READY) ## Start the gate before a demo endpoint, or UPSTREAM=http://host:port (PORT, OPS_PORT)
+run: $(RUN_READY) ## Start the gate before a demo endpoint, or UPSTREAM=http://host:port (PORT, OPS_PORT, ADMIN_PORT)
 	@exec $(VENV)/bin/gatekeeper serve $(if $(UPSTREAM),--upstream '$(UPSTREAM)',--demo) \
-		$(if $(PORT),--port '$(PORT)') $(if $(OPS_PORT),--ops-port '$(OPS_PORT)')
+		$(if $(PORT),--port '$(PORT)') $(if $(OPS_PORT),--ops-port '$(OPS_PORT)') $(if $(ADMIN_PORT),--admin-port '$(ADMIN_PORT)')
 
 # --- tests and checks ---
 
 .PHONY: test
-test: lint unit wheel-test ## Run everything that must hold: linters, types, contracts, tests, tests of the wheel
+test: lint browser unit wheel-test ## Run everything that must hold: linters, types, contracts, tests, tests of the wheel
 
 .PHONY: unit
 unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covered to 100 % by branch
@@ -39,6 +39,14 @@ unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covere
 .PHONY: test-fleet
 test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
 	$(PY) -m pytest -m fleet $(ARGS)
+
+# Tests of pages drive Debian's Chromium; where it cannot be had they are skipped.
+APT := apt-get install --yes --no-install-recommends chromium
+
+.PHONY: browser
+browser: $(DEV_READY)
+	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && command -v apt-get && { $(APT) || { apt-get update && $(APT); }; }; } \
+		>$(VENV)/chromium.log 2>&1 || echo 'No /usr/bin/chromium (apt-get install chromium): tests in a browser are skipped.'
 
 .PHONY: check
 check: lint ## Linters, types, import contracts, rules and settings

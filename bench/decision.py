@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from gatekeeper.app import system_clock
 from gatekeeper.facts.address import parse_address
+from gatekeeper.facts.network import NetworkData
+from gatekeeper.gate import Snapshot
 from gatekeeper.policy.decide import assess, conclude, screen
 from gatekeeper.policy.model import Account, Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers
@@ -23,7 +25,7 @@ from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Tier
 from gatekeeper.settings import Settings
-from gatekeeper.sources import load_snapshot
+from gatekeeper.sources import load_rules
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 
@@ -45,7 +47,9 @@ def finish(work: Coroutine[Any, Any, Any]) -> Any:
 
 def steps(work: Path, tier: Tier, address: str) -> dict[str, Callable[[], object]]:
     """Return each step of a decision as a function of nothing."""
-    snapshot = load_snapshot(Settings(data_dir=work), os.urandom(32), time.time())
+    settings = Settings(data_dir=work)
+    network = NetworkData.load(settings.geoip, secret=os.urandom(32), now_unix_s=time.time())
+    snapshot = Snapshot.of(load_rules(settings)[1], network)
     where, at = parse_address(address), system_clock()
     if where is None:
         raise SystemExit(f"{address} is not an address")
@@ -71,10 +75,12 @@ def steps(work: Path, tier: Tier, address: str) -> dict[str, Callable[[], object
     statuses = reserve().statuses
 
     def decide() -> Any:
-        return conclude(standing, statuses, rules, decision_id="dec_0", at=at.unix_s, observe=False)
+        return conclude(
+            standing, statuses, rules, decision_id="dec_0", at=at.unix_s, mode=snapshot.mode
+        )
 
     decision = decide()
-    record = to_record(decision, facts, observe=False)
+    record = to_record(decision, facts, mode=snapshot.mode)
     print(
         f"{decision.verdict.word}; {len(claims)} limits; record {len(encode_record(record))} bytes"
     )
@@ -85,7 +91,7 @@ def steps(work: Path, tier: Tier, address: str) -> dict[str, Callable[[], object
         "claims": lambda: snapshot.planner.claims(facts, standing, view),
         "reserve and settle": reserve,
         "conclude": decide,
-        "record": lambda: encode_record(to_record(decision, facts, observe=False)),
+        "record": lambda: encode_record(to_record(decision, facts, mode=snapshot.mode)),
         "headers": lambda: rate_limit_headers(statuses),
     }
 

@@ -44,7 +44,7 @@ def main() -> None:
     chains = [[f"{address}, 10.0.0.2"] for address in text]
 
     def cold(addresses: list[IPv4Address] | list[IPv6Address]) -> None:
-        data.observe.cache_clear()
+        data.remembered.cache_clear()
         for address in addresses:
             data.observe(address)
 

@@ -27,7 +27,8 @@ from gatekeeper.gate import Door, Gate, Parts, Snapshot
 from gatekeeper.limits import keeping_limits
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.outcome import What
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.management.decisions import DecisionDesk
 from gatekeeper.management.listening import listening_admin
 from gatekeeper.management.services import Services, Subkeys
@@ -445,6 +446,16 @@ class App:
             lambda: len(self.gate.snapshot.network.problems),
         )
         self._declare_network_gauges()
+        live = self.live
+        self.metrics.gauges(
+            "gatekeeper_refused_state",
+            "1 while a changed file is refused and the last good state serves on.",
+            ("what",),
+            lambda: {
+                (What.RULES,): live.rules.last_refused is not None,
+                (What.NETWORKS,): live.networks.last_refused is not None,
+            },
+        )
         self.metrics.gauges(
             "gatekeeper_mode",
             "1 for the mode in force, 0 for the others.",

@@ -121,10 +121,9 @@ def load_rules(settings: Settings) -> tuple[Mapping[str, str], RuleSet]:
 
 def try_rules(step_up: StepUp) -> TryRules:
     """Return how often an account may prove its identity, and for how long that is good."""
-    days = step_up.valid_for_days
     return TryRules(
         pending_s=step_up.pending_for_days * _DAY_S,
-        valid_s=None if days is None else days * _DAY_S,
+        valid_s=step_up.valid_for_days * _DAY_S or None,
         max_tries=step_up.max_attempts,
         period_s=step_up.attempts_period_days * _DAY_S,
     )

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """Run one PostgreSQL for all tests of this process that ask for it."""
-    yield from running_postgres(tmp_path_factory.mktemp("postgres"))
+    yield from running_postgres()

@@ -24,6 +24,7 @@ from gatekeeper.policy.strict_yaml import Document, read_yaml
 from gatekeeper.settings import Settings
 from gatekeeper.settings.load import FILE_VARIABLE, load_settings
 from gatekeeper.settings.shape import PREFIX, place_of, type_at
+from gatekeeper.storage.records_schema import PATCH_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "geoip" / "README.md"])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
-OURS = ["README.md", "docs/sidecar.md", "docs/monitoring.md"]
+OURS = ["README.md", "docs/monitoring.md", "docs/records.md", "docs/sidecar.md"]
 """Pages whose examples of YAML and variables are checked here; others have tests of their own."""
 
 FENCE = re.compile(r"^ {0,3}```(\w*)\n(.*?)^ {0,3}```$", re.MULTILINE | re.DOTALL)
@@ -250,6 +251,17 @@ def test_every_figure_names_the_command_that_made_it() -> None:
     assert scripts >= {"bench/proxy.py", "bench/decision.py", "bench/conditions.py"}
     assert all((ROOT / script).is_file() for script in scripts)
     assert re.search(r"\b20\d\d\b", section)
+
+
+# --- records ---
+
+
+def test_every_field_of_an_account_and_an_organization_is_explained() -> None:
+    """Their tables list what may be set, no more and no less."""
+    parts = TEXTS["docs/records.md"].split("\n## ")[1:3]
+    found = [re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in parts]
+    assert sorted(found[0]) == sorted(PATCH_FIELDS)
+    assert found[1] == ["name", "verified", "egress"]
 
 
 # --- words ---

@@ -14,7 +14,9 @@ from gatekeeper.cli.explain import explain
 from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
 from gatekeeper.cli.keys import keys
+from gatekeeper.cli.mode import mode
 from gatekeeper.cli.organizations import organizations
+from gatekeeper.cli.rules import rules
 from gatekeeper.cli.sandbox import sandbox_vendor
 from gatekeeper.cli.serve import serve
 
@@ -42,6 +44,8 @@ for _command in (
     accounts,
     organizations,
     cases,
+    rules,
+    mode,
     admin_keys,
     sandbox_vendor,
     demo,

@@ -124,7 +124,7 @@ async def audited(
         await AuditTrail(records.database).write(
             AuditEntry(
                 at=at,
-                actor=f"cli:{_user()}",
+                actor=operator(),
                 action=action,
                 target_kind=target_kind,
                 target_id=trace.target_id,
@@ -133,12 +133,12 @@ async def audited(
         )
 
 
-def _user() -> str:
-    """Return who runs the command, as far as the system tells."""
+def operator() -> str:
+    """Return who runs this command, as histories name it."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return str(os.getuid())
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user need not have a name
+        return f"cli:{os.getuid()}"
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

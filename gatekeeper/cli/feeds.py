@@ -150,7 +150,7 @@ def run_update(
             click.echo(str(error), err=True)
             raise SystemExit(FAILED) from error
         except OSError as error:
-            click.echo(f"{settings.geoip.feeds_dir} cannot be written: {error.strerror}", err=True)
+            click.echo(f"{settings.geoip.feeds_dir} cannot be used: {error.strerror}", err=True)
             raise SystemExit(FAILED) from error
     if as_json:
         click.echo(json.dumps([_plain(each) for each in outcomes]))

@@ -46,8 +46,7 @@ def sandbox_vendor(
 
     \b
     Example:
-      SANDBOX_API_KEY=... SANDBOX_WEBHOOK_SECRET=... gatekeeper sandbox-vendor \\
-        --webhook-url http://127.0.0.1:8080/gatekeeper/v1/webhooks/sandbox
+      gatekeeper sandbox-vendor --webhook-url http://127.0.0.1:8080/gatekeeper/v1/webhooks/sandbox
     """
     shown = f"[{host}]" if ":" in host else host
     settings = SandboxSettings(

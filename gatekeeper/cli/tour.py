@@ -39,6 +39,8 @@ _ACCOUNTS: Final = {
 _AGE_S: Final = 400 * _DAY_S
 """Old enough for no rule about new accounts to apply."""
 _LABEL: Final = "tour"
+_MOST_TRIES: Final = 1_000
+"""For whoever wants to see it again and again."""
 _SECRETS: Final = ("GATEKEEPER_TOUR_VENDOR_KEY", "GATEKEEPER_TOUR_WEBHOOK_SECRET")
 """Variables that exist in this process alone."""
 
@@ -74,6 +76,7 @@ class Tour:
                 "vendor_url": self._vendor.settings.public_url,
                 "vendor_key": key,
                 "webhook_secrets": (webhook_secret,),
+                "max_attempts": _MOST_TRIES,
             }
             update["step_up"] = settings.step_up.model_copy(update=sandbox)
         return settings.model_copy(update=update)

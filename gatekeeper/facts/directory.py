@@ -70,6 +70,7 @@ class Directory:
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._fresh_at: float | None = None
         self._failing = True
+        self._refreshing = asyncio.Lock()
         self.failures = 0
         """Refreshes that failed, ever."""
         self.dropped = 0
@@ -96,7 +97,8 @@ class Directory:
     async def refresh(self, at: float) -> bool:
         """Read what changed, write what waits; return whether the records did both."""
         try:
-            await self._follow(page_rows=_REFRESH_ROWS)
+            async with self._refreshing:  # two at once could lay an older row over a newer one
+                await self._follow(page_rows=_REFRESH_ROWS)
         except (RecordsError, TimeoutError) as error:
             self._failing = True
             return self._failed(error)
@@ -104,7 +106,8 @@ class Directory:
         self._failing = False
         try:
             # Last: whoever holds up writers, such as a large import, must not keep us from reading.
-            await self._flush()
+            async with self._refreshing:
+                await self._flush()
         except (RecordsError, TimeoutError) as error:
             return self._failed(error)
         return True

@@ -154,12 +154,20 @@ def load_feeds(geoip: Geoip, *, now_unix_s: float) -> LoadedFeeds:
         found = _load(feed, geoip, manifest, loaded, now_unix_s)
         if found is not None:
             loaded.problems.append(found)
-            loaded.lost += (
-                unreadable_source(feed.id)
-                if feed.format == DATABASE_FORMAT
-                else [Lookup(v, LookupStatus.UNKNOWN, feed.id, "") for v in ("lists", "kind")]
-            )
+            loaded.lost += _lost(feed)
     return loaded
+
+
+def _lost(feed: Feed) -> tuple[Lookup, ...]:
+    """Return the look-ups of a feed that cannot be used.
+
+    A list without an owner leaves the view ``lists`` alone: embargoes ask there who owns a network,
+    and a stale list of Tor exits must not make them refuse everybody.
+    """
+    if feed.format == DATABASE_FORMAT:
+        return unreadable_source(feed.id)
+    views = ("kind",) if feed.owner is None else ("lists", "kind")
+    return tuple(Lookup(view, LookupStatus.UNKNOWN, feed.id, "") for view in views)
 
 
 def _load(

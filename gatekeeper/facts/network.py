@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
+from weakref import proxy
 
 from gatekeeper.facts.address import AddressSource, ClientAddress, Reach, reach_of
 from gatekeeper.facts.feed_files import LoadedFeeds
@@ -67,13 +68,14 @@ class NetworkData:
     """All network data of one snapshot. Immutable, but for a bounded cache of its own answers."""
 
     __slots__ = (
+        "__weakref__",
         "_databases",
         "_key",
         "_lists",
         "_lost",
-        "observe",
         "parts",
         "problems",
+        "remembered",
         "revision",
         "sources",
         "stale_at",
@@ -139,8 +141,10 @@ class NetworkData:
         """The sources one by one, as far as they were loaded from files."""
         seen = "\n".join(f"{source.name} {source.revision}" for source in self.sources)
         self.revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
-        self.observe = lru_cache(maxsize=_CACHED_ADDRESSES)(self._look_up)
-        """Return the facts of a canonical address; at most 65,536 answers are remembered."""
+        # No cycle: data that was replaced is tens of megabytes, and must not wait for a collection.
+        look_up = partial(NetworkData._look_up, proxy(self))
+        self.remembered = lru_cache(maxsize=_CACHED_ADDRESSES)(look_up)
+        """Answers given so far: :meth:`observe` asks it. Dead once the data itself is gone."""
 
     @classmethod
     def load(
@@ -185,11 +189,15 @@ class NetworkData:
             return None
         return frozenset().union(*(lists.owners for lists in self._lists))
 
+    def observe(self, address: IPAddress) -> NetworkFacts:
+        """Return the facts of a canonical address; at most 65,536 answers are remembered."""
+        return self.remembered(address)
+
     def observe_client(self, client: ClientAddress) -> NetworkFacts:
         """Return the facts of a client; one that no proxy named has keys but no location."""
         if client.source is AddressSource.UNKNOWN:
             return self._unlocated(client.address, "client")
-        return self.observe(client.address)
+        return self.remembered(client.address)
 
     def _look_up(self, address: IPAddress) -> NetworkFacts:
         reach = reach_of(address)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from gatekeeper.settings import Geoip
+    from gatekeeper.settings import Feed, Geoip
 
 _DAY_S: Final = 86_400.0
 _KEPT: Final = "Its last good state serves on."
@@ -114,27 +114,35 @@ class _Loading:
 
     def _feeds(self) -> None:
         """Take back what a feed had; sizes were compared before it was put in place."""
-        feeds, last = self.parts.feeds, self.previous.feeds
+        feeds = self.parts.feeds
+        order = {feed.id: place for place, feed in enumerate(self.geoip.feeds)}
         lost = {lookup.source for lookup in feeds.lost}
         for feed in self.geoip.feeds:
-            if feed.id not in lost:
-                continue
-            if feed.format == DATABASE_FORMAT:
-                found = next((each for each in last.databases if each.source == feed.id), None)
-                if found is None:
-                    continue
-                max_age_days = feed.max_age_days or self.geoip.max_age_days
-                feeds.databases.append(self._aged(found, max_age_days))
-            else:
-                lists = next((each for each in last.lists if each.named.id == feed.id), None)
-                if lists is None:
-                    continue
-                confirmed, days = lists.file.confirmed_unix_s, feed.max_age_days
-                if days is not None and self.now_unix_s > confirmed + days * _DAY_S:
-                    continue
-                feeds.lists.append(lists)
-            feeds.lost = [lookup for lookup in feeds.lost if lookup.source != feed.id]
-            self.parts.kept.append(feed.id)
+            if feed.id in lost and self._taken_back(feed):
+                feeds.lost = [lookup for lookup in feeds.lost if lookup.source != feed.id]
+                self.parts.kept.append(feed.id)
+        feeds.databases.sort(key=lambda database: order[database.source])
+        feeds.lists.sort(key=lambda lists: order[lists.named.id])
+
+    def _taken_back(self, feed: Feed) -> bool:
+        """Add the last state of a feed, unless there is none, or it is a list that is too old."""
+        feeds, last, days = self.parts.feeds, self.previous.feeds, feed.max_age_days
+        if feed.format == DATABASE_FORMAT:
+            database = next((each for each in last.databases if each.source == feed.id), None)
+            if database is not None:
+                database = self._aged(database, days or self.geoip.max_age_days)
+                feeds.databases.append(database)
+            return database is not None
+        found = next((each for each in last.lists if each.named.id == feed.id), None)
+        if found is None:
+            return False
+        if days is not None:
+            ends_at = found.file.confirmed_unix_s + days * _DAY_S
+            if self.now_unix_s > ends_at:
+                return False
+            feeds.stale_at.append(ends_at)
+        feeds.lists.append(found)
+        return True
 
     def _sizes(self, before: Mapping[str, int], after: Mapping[str, int]) -> list[Mistake]:
         return [] if self.accept_sizes else out_of_proportion(before, after)

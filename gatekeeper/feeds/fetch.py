@@ -162,8 +162,13 @@ class _Download:
 
     async def _take(self, answer: aiohttp.ClientResponse) -> Fetched:
         host = answer.url.host
-        if answer.status == HTTPStatus.NOT_MODIFIED and self.known is not None:
-            return replace(self.known, changed=False)
+        known = self.known
+        if (
+            answer.status == HTTPStatus.NOT_MODIFIED
+            and known is not None
+            and (known.etag or known.last_modified)
+        ):
+            return replace(known, changed=False)
         if answer.status in _REFUSED:
             raise FeedError(f"{host} answered {answer.status}: look at the credential")
         if answer.status != HTTPStatus.OK:

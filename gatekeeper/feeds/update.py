@@ -102,13 +102,17 @@ class Updater:
         Raises :class:`BusyError`, and :class:`OSError` when the directory cannot be written.
         """
         directory = self.geoip.feeds_dir
-        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # data_dir, mostly
+        directory.mkdir(exist_ok=True)
         with _locked(directory):
             return [await self._update(feed) for feed in feeds]
 
     async def _update(self, feed: Feed) -> Outcome:
         manifest = read_manifest(self.geoip.feeds_dir)
         if isinstance(manifest, Mistake):
+            (
+                self.geoip.feeds_dir / MANIFEST
+            ).read_bytes()  # raises if it is not damaged but out of reach
             manifest = FeedManifest()  # all is fetched anew, as the advice in the mistake says
         stored = manifest.of(feed)
         last = None if stored is None else stored[1]
@@ -220,6 +224,7 @@ class Updater:
             path.chmod(0o644)
             _sync(path)
             path.replace(directory / name)
+            _sync(directory)  # or a crash might keep the manifest and lose what it names
         configured = {each.id for each in self.geoip.feeds}
         files = {
             other: file

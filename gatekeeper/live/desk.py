@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import RuleChange, rule_changes, weakened_embargoes
 from gatekeeper.storage.rule_history import Conflict, Source
@@ -63,23 +63,17 @@ class UnknownRevision:
     revision: str
 
 
-class RuleDesk:
-    """Works on the records, so that every gate follows; this one has when a method returns.
+class RuleLibrary:
+    """Works on the records, so that every gate follows.
 
     All methods that read or write raise :class:`RecordsError`.
     """
 
-    def __init__(self, keeper: RuleKeeper, history: RuleHistory) -> None:
-        self._keeper = keeper
+    def __init__(self, history: RuleHistory, source: Source) -> None:
+        """Sign what is activated as coming from ``source``."""
         self._history = history
+        self._source = source
         self._parsing = asyncio.Semaphore(1)
-
-    def active(self) -> ActiveRules:
-        """Return what this gate serves."""
-        keeper = self._keeper
-        return ActiveRules(
-            keeper.rules.revision, keeper.active, keeper.files_revision, keeper.last_refused
-        )
 
     async def history(
         self, *, before: int | None = None, limit: int = 100
@@ -132,11 +126,11 @@ class RuleDesk:
             files.texts,
             at=at,
             by=by,
-            source=Source.API,
+            source=self._source,
             comment=comment,
             expected=expected_active,
         )
-        await self._keeper.follow()
+        await self._followed()
         return made
 
     async def roll_back(
@@ -144,7 +138,7 @@ class RuleDesk:
     ) -> Activation | Conflict | UnknownRevision | list[Mistake]:
         """Put the rules in force again that were before those that are."""
         past = await self._history.page(limit=_SEARCHED)
-        now = past[0].revision if past else self._keeper.rules.revision
+        now = past[0].revision if past else ""
         earlier = next((each.revision for each in past if each.revision != now), None)
         if earlier is None:
             return UnknownRevision("")
@@ -152,6 +146,9 @@ class RuleDesk:
         return await self.activate(
             earlier, by=by, at=at, comment=comment, expected_active=expected_active or now
         )
+
+    async def _followed(self) -> None:
+        """Wait until what was activated serves here: nothing does, where no gate runs."""
 
     async def _files_of(
         self, target: str | Mapping[str, str]
@@ -167,6 +164,24 @@ class RuleDesk:
             return wrong
         async with self._parsing:  # it takes the interpreter from the calls under way
             return await asyncio.to_thread(RuleFiles.parse, texts)
+
+
+class RuleDesk(RuleLibrary):
+    """The library of a running gate, which serves what was activated when a method returns."""
+
+    def __init__(self, keeper: RuleKeeper, history: RuleHistory) -> None:
+        super().__init__(history, Source.API)
+        self._keeper = keeper
+
+    def active(self) -> ActiveRules:
+        """Return what this gate serves."""
+        keeper = self._keeper
+        return ActiveRules(
+            keeper.rules.revision, keeper.active, keeper.files_revision, keeper.last_refused
+        )
+
+    async def _followed(self) -> None:
+        await self._keeper.follow()
 
 
 def wrong_with_texts(texts: Mapping[str, str]) -> list[Mistake]:

@@ -12,7 +12,8 @@ from gatekeeper import __version__
 from gatekeeper.live.desk import RuleDesk
 from gatekeeper.live.modes import ModeDesk, ModeKeeper
 from gatekeeper.live.networks import NetworkKeeper, watch_networks
-from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper, watch_rules
+from gatekeeper.live.rule_files import watch_rules
+from gatekeeper.live.rules import STEP_TIMEOUT_S, RuleKeeper
 from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.controls import Controls
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.live.files import Cause, FileWatch
     from gatekeeper.live.outcome import Judging
-    from gatekeeper.live.rules import RuleFiles
+    from gatekeeper.live.rule_files import RuleFiles
     from gatekeeper.settings import Settings
     from gatekeeper.storage.database import Database
     from gatekeeper.telemetry import Metrics
@@ -148,8 +149,8 @@ class Live:
     async def _look(self, at: float) -> None:
         head = await self._database.last_write()
         if head != self._seen or self.rules.waiting:
+            await self.modes.follow(at)  # first: no trouble with rules may hold back a kill switch
             await self.rules.follow()
-            await self.modes.follow(at)
             self._seen = head
         node = self._node(at)
         news = self._told is None or _state(node) != _state(self._told)

@@ -1,70 +1,42 @@
 """Keeps the rules in force: those of the newest activation in the records, or of our own files.
 
 Files that change while the gate runs are activated for the whole fleet, and so are they on SIGHUP.
-At a start, files that were never in force are activated, and others give way to the rules that are.
+At a start, files that were never in force are activated, and so are those that changed while the
+gate was stopped; others give way to the rules that are in force.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gatekeeper.gate import Snapshot
-from gatekeeper.live.files import Cause, FileWatch, look_at
+from gatekeeper.live.files import Cause
 from gatekeeper.live.outcome import Outcome, Refusal, What
+from gatekeeper.live.rule_files import Remembered, RuleFiles
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import rule_changes, weakened_embargoes
-from gatekeeper.policy.rules import parse_rules
 from gatekeeper.sources import unknown_owners
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.rule_history import Conflict, Source
-from gatekeeper.storage.rule_store import archive, read_texts
+from gatekeeper.storage.rule_store import archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from pathlib import Path
 
+    from gatekeeper.live.files import FileWatch
     from gatekeeper.live.outcome import Judging
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.storage.rule_history import Activation, RuleHistory
     from gatekeeper.telemetry import Metrics
 
+_MEMORY: Final = "files.json"
 STEP_TIMEOUT_S: Final = 10.0
 """How long the records may take for one step."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleFiles:
-    """The files of a rule set by name, and what they say."""
-
-    texts: Mapping[str, str]
-    rules: RuleSet
-
-    @classmethod
-    def of(cls, texts: Mapping[str, str], rules: RuleSet) -> RuleFiles:
-        """Return files by name or path with what they say."""
-        return cls({Path(name).name: text for name, text in texts.items()}, rules)
-
-    @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> RuleFiles | list[Mistake]:
-        """Compile files by name or path; slow, so call it in a thread."""
-        rules = parse_rules(texts)
-        return rules if isinstance(rules, list) else cls.of(texts, rules)
-
-    @classmethod
-    def read(cls, directory: Path) -> RuleFiles | list[Mistake] | None:
-        """Read and compile a directory; slow, so call it in a thread.
-
-        ``None`` when files changed meanwhile: what was read may never have stood there together.
-        """
-        before = look_at(rule_files(directory))
-        texts = read_texts(directory)
-        if look_at(rule_files(directory)) != before:
-            return None
-        return texts if isinstance(texts, list) else cls.parse(texts)
 
 
 class RuleKeeper:
@@ -93,6 +65,7 @@ class RuleKeeper:
         self._waiting: RuleFiles | None = None
         """Files that serve here already and wait for the records to be activated everywhere."""
         self._archive_dir = archive_dir
+        self._memory = archive_dir / _MEMORY
         self._name = name
         self._clock = clock
         self._metrics = metrics
@@ -128,15 +101,22 @@ class RuleKeeper:
 
     async def start(self) -> None:
         """Agree with the records on what is in force; without them, our files serve."""
+        remembered = await asyncio.to_thread(Remembered.read, self._memory)
         async with self._changing:
             try:
                 async with asyncio.timeout(STEP_TIMEOUT_S):
                     latest = await self._history.latest()
                     known = await self._history.last_of(self.files_revision)
-                    if latest is None or known is None:
+                    changed_while_stopped = (
+                        remembered is not None
+                        and known is not None
+                        and remembered.revision != self.files_revision
+                        and known <= remembered.seq
+                    )
+                    if latest is None or known is None or changed_while_stopped:
                         await self._activate(self._files)
                         return
-                    self._files_seq = known
+                    await self._remember(known)
                     await self._take(latest)
             except (RecordsError, TimeoutError) as error:
                 self._wait_with(self._files, error)
@@ -188,7 +168,7 @@ class RuleKeeper:
         last = await self._history.last_of(read.rules.revision)
         if last is None or last <= self._files_seq:
             return False
-        self._files_seq = last
+        await self._remember(last)
         self._metrics.count("gatekeeper_reloads", What.RULES, Outcome.UNCHANGED)
         self._tell_when_files_differ()
         return True
@@ -205,8 +185,18 @@ class RuleKeeper:
         if isinstance(made, Conflict):  # none was expected
             raise RecordsError("another revision was activated meanwhile")
         self.active = made
-        self._seen = self._files_seq = made.seq
+        self._seen = made.seq
         self._waiting = None
+        await self._remember(made.seq)
+
+    async def _remember(self, seq: int) -> None:
+        """Keep what our files were, so that a change while this gate is stopped is seen as one."""
+        self._files_seq = seq
+        try:
+            remembered = Remembered(self.files_revision, seq)
+            await asyncio.to_thread(remembered.write, self._memory)
+        except OSError as error:
+            self._log.warning("rule_files_not_remembered", error=error.strerror)
 
     async def _take(self, latest: Activation) -> None:
         """Put the rules of an activation in force, if they can be had."""
@@ -281,20 +271,3 @@ class RuleKeeper:
                 serving=self.rules.revision,
                 hint="others were activated since; send SIGHUP to activate the files of this gate",
             )
-
-
-def watch_rules(directory: Path) -> FileWatch:
-    """Return a watch over a directory of rules; make it before they are read."""
-    return FileWatch(lambda: (directory,), lambda: rule_files(directory))
-
-
-def rule_files(directory: Path) -> list[Path]:
-    """Return the files of a directory that are read, or are mistakes."""
-    try:
-        return [
-            path
-            for path in directory.iterdir()
-            if path.name[:1] != "." and path.suffix.lower() in {".yaml", ".yml"}
-        ]
-    except OSError:
-        return []

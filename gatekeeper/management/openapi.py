@@ -112,7 +112,7 @@ def _queries(operation: Operation) -> Iterable[dict[str, Any]]:
     shared = schema.get("$defs", {})
     for name, found in schema.get("properties", {}).items():
         plain = _without_null(_inlined(found, shared))
-        description = plain.pop("description", None)
+        description = _plain(plain.pop("description", ""))
         plain.pop("title", None)
         if plain.get("default", ...) is None:
             del plain["default"]
@@ -222,15 +222,22 @@ def _problem_schema() -> dict[str, Any]:
 
 
 def _tidy(schema: Any) -> None:
-    """Drop the titles that pydantic makes of names: they say nothing more."""
+    """Drop titles, which pydantic makes of names; descriptions are docstrings."""
     if isinstance(schema, dict):
         if isinstance(schema.get("title"), str):
             del schema["title"]
+        if isinstance(schema.get("description"), str):
+            schema["description"] = _plain(schema["description"])
         for value in schema.values():
             _tidy(value)
     elif isinstance(schema, list):
         for value in schema:
             _tidy(value)
+
+
+def _plain(text: str) -> str:
+    """Return a docstring as CommonMark."""
+    return " ".join(text.split()).replace("``", "`")
 
 
 def _inlined(schema: Any, shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -324,8 +324,8 @@ class StepUp(_Part):
     """Secrets that the vendor signs webhooks with; two while a secret is being changed."""
     webhook_tolerance_s: Annotated[float, Field(gt=0, le=3600)] = 300
     """How far a webhook's time of signing may be from now."""
-    valid_for_days: Annotated[float, Field(gt=0)] | None = 365
-    """How long a proven identity is good; null: without end."""
+    valid_for_days: Annotated[float, Field(ge=0)] = 365
+    """How long a proven identity is good; 0: without end."""
     pending_for_days: Annotated[float, Field(gt=0, le=90)] = 7
     """How long a check may take until it lapses."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -392,7 +392,8 @@ class Settings(_Part):
     name: str = Field(default="gatekeeper", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Name in ``Via``; a call that already carries it is a loop. Chained gates need two names."""
     mode: Literal["enforce", "observe"] = "enforce"
-    """``observe`` decides and records but refuses only embargo and bad credentials."""
+    """``observe`` decides and records but refuses only embargo and bad credentials. What
+    ``gatekeeper mode`` sets for all gates stands above it."""
     data_dir: Path = Path("var")
     public_url: str = ""
     """How callers reach this gate from outside; base of verification links. Empty: the address of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,14 @@ MAX_REASON: Final = 200
 """Characters of a reason that are kept."""
 MAX_ACTOR: Final = 100
 """Characters of an actor's name that are kept."""
+
+
+_CASE_ID: Final = re.compile(r"[a-z0-9_]{1,64}")
+
+
+def is_case_id(text: str) -> bool:
+    """Tell whether ``text`` can name a case."""
+    return _CASE_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

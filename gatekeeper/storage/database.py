@@ -73,7 +73,7 @@ class Database:
         of a newer release is refused, never altered.
         """
         target = _parse_url(url)
-        place = target.render_as_string(hide_password=True)
+        place = _place(target)
         try:
             if target.get_backend_name() == "sqlite":
                 await asyncio.to_thread(_make_private_file, target.database)
@@ -84,7 +84,13 @@ class Database:
         try:
             version = await _version_of(engine)
             if version < SCHEMA_VERSION:
-                version = await _bring_up_to_date(target)
+                version = await _bring_up_to_date(engine, target)
+        except TypeError as error:
+            await engine.dispose()
+            names = ", ".join(sorted(target.query))
+            raise RecordsError(
+                f"cannot open the records at {place}: a parameter is not known, one of {names}"
+            ) from error
         except database._errors as error:
             await engine.dispose()
             raise RecordsError(f"cannot open the records at {place}: {_cause(error)}") from error
@@ -206,31 +212,32 @@ def _version(connection: Connection) -> int:
     return connection.scalar(select(META.c.version).where(META.c.id == 1)) or 0
 
 
-async def _bring_up_to_date(target: URL) -> int:
+async def _bring_up_to_date(engine: AsyncEngine, target: URL) -> int:
     """Make or change the tables in one transaction; return the version they then have."""
     if target.get_backend_name() == "sqlite":
-        engine = create_async_engine(target, poolclass=NullPool)
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        begin = ["BEGIN IMMEDIATE"]
-    else:
-        engine = create_async_engine(
-            target,
-            poolclass=NullPool,
-            connect_args={"timeout": _CONNECT_S, "command_timeout": _UPGRADE_S},
-        )
+        return await _change_alone(engine, "BEGIN IMMEDIATE")
+    patient = create_async_engine(
+        target,
+        poolclass=NullPool,
+        connect_args={"timeout": _CONNECT_S, "command_timeout": _UPGRADE_S},
+    )
+    try:
         # Whoever comes second waits for the first. A table that an import holds is not waited
         # for: readers would queue behind us.
-        begin = [
+        return await _change_alone(
+            patient,
             f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})",
             f"SET LOCAL lock_timeout = {_DEADLINE_S * 1_000:.0f}",
-        ]
-    try:
-        async with engine.begin() as connection:
-            for statement in begin:
-                await connection.execute(text(statement))
-            return await connection.run_sync(_change_tables)
+        )
     finally:
-        await engine.dispose()
+        await patient.dispose()
+
+
+async def _change_alone(engine: AsyncEngine, *begin: str) -> int:
+    async with engine.begin() as connection:
+        for statement in begin:
+            await connection.execute(text(statement))
+        return await connection.run_sync(_change_tables)
 
 
 def _change_tables(connection: Connection) -> int:
@@ -274,6 +281,12 @@ def _parse_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+def _place(target: URL) -> str:
+    """Return the URL without what may be secret."""
+    query = {name: target.query[name] for name in ("host", "port") if name in target.query}
+    return target.set(query=query).render_as_string(hide_password=True)
+
+
 def _make_private_file(database: str | None) -> None:
     """Create the file for its owner alone: it lists who the callers are."""
     if not database or database == ":memory:":
@@ -300,4 +313,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError | PoolTimeoutError):
         return "no answer in time"
     original = getattr(error, "orig", None)
-    return str(original or type(error).__name__)
+    if original is None and not hasattr(error, "sqlstate"):
+        return type(error).__name__
+    # PostgreSQL's second line is the detail, which holds values.
+    return str(original or error).partition("\n")[0]

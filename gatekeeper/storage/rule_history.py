@@ -58,6 +58,7 @@ class Source(StrEnum):
 
     FILES = "files"
     API = "api"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ _MOST_DUE: Final = 20
 """Cases that one round of reconciling looks at."""
 _KEEP_DELIVERIES_S: Final = 30 * 86_400.0
 
+_OVER: Final = frozenset({CaseState.REJECTED, CaseState.EXPIRED})
 _FINDINGS: Final = {
     VendorState.DECLINED: CaseEvent.DECLINED,
     VendorState.LAPSED: CaseEvent.LAPSED,
@@ -101,8 +102,21 @@ class CaseFlow:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._asked_at: dict[str, float] = {}
 
-    async def open(self, claims: LinkClaims, return_url: str, at: float) -> Opened:
-        """Begin or continue the check that a link asks for."""
+    async def open(self, claims: LinkClaims, return_url: Callable[[str], str], at: float) -> Opened:
+        """Begin or continue the check that a link asks for.
+
+        ``return_url`` says where the vendor's page leads back to, by the id of the case.
+        """
+        found = await self._open(claims, return_url, at)
+        over = found.case is not None and found.case.state in _OVER
+        if found.outcome is Opening.UNDER_WAY and over:
+            # The try of an earlier link turned out to have ended: this one may begin the next.
+            return await self._open(claims, return_url, at)
+        return found
+
+    async def _open(
+        self, claims: LinkClaims, return_url: Callable[[str], str], at: float
+    ) -> Opened:
         outcome, case = await self.cases.open(
             claims.account_id,
             claims.assurance,
@@ -120,24 +134,22 @@ class CaseFlow:
             self._tell(CaseEvent.OPENED, case)
         if self.vendor is None or case.vendor != self.vendor.name:
             return Opened(outcome, case)
-        session = await self._session(self.vendor, case, return_url, at)
-        if session is None:
-            return Opened(outcome, case)
-        case = await self.cases.get(case.id) or case
-        moved = await self._apply(case, session, at)
-        return Opened(outcome, moved or case, None if moved else session.url)
+        case, session = await self._session(self.vendor, case, return_url(case.id), at)
+        moved, change = await self._apply(case, session, at)
+        if moved is None and change is Change.NOT_NOW and session is not None and session.url:
+            return Opened(outcome, case, session.url)
+        return Opened(outcome, moved or await self.cases.get(case.id))
 
-    async def look(self, claims: LinkClaims, at: float) -> CaseRow | None:
-        """Return the case of a link; one under way is asked about, so that no webhook is needed."""
-        case = await self.cases.of_account(claims.account_id, claims.assurance)
-        if case is None or not self._may_ask(case, at):
+    async def look(self, case: CaseRow, at: float) -> CaseRow:
+        """Return a case as it stands now; the vendor is asked, so that no webhook is needed."""
+        if not self._may_ask(case, at):
             return case
         try:
             moved, _ = await self._settle(case, at)
         except VendorError as error:
             self._log.warning("vendor", problem=str(error))
             return case
-        return moved or await self.cases.get(case.id)  # a webhook may have been faster
+        return moved or await self.cases.get(case.id) or case  # a webhook may have been faster
 
     async def take_webhook(
         self, headers: Mapping[str, str], body: bytes, at: float
@@ -219,19 +231,19 @@ class CaseFlow:
 
     async def _session(
         self, vendor: Vendor, case: CaseRow, return_url: str, at: float
-    ) -> VendorSession | None:
-        """Return the one session of a try, begun if need be."""
+    ) -> tuple[CaseRow, VendorSession | None]:
+        """Return a try with its one session, begun if need be; ``None`` if the vendor lost it."""
         async with self._questions:
             if case.reference is not None:
-                return await vendor.fetch(case.reference)
+                return case, await vendor.fetch(case.reference)
             request = StartRequest(case.id, case.attempt, case.assurance, return_url)
             session = await vendor.start(request)
             kept = await self.cases.attach(case, session.reference, at=at)
             if kept is None or kept.reference is None or kept.attempt != case.attempt:
-                return None
+                raise VendorError("another try was begun meanwhile")
             if kept.reference != session.reference:
-                return await vendor.fetch(kept.reference)
-            return session
+                return kept, await vendor.fetch(kept.reference)
+            return kept, session
 
     async def _settle(
         self, case: CaseRow, at: float, delivery: tuple[str, str] | None = None
@@ -241,6 +253,16 @@ class CaseFlow:
             return None, Change.NOT_NOW
         async with self._questions:
             session = await self.vendor.fetch(case.reference)
+        return await self._apply(case, session, at, delivery)
+
+    async def _apply(
+        self,
+        case: CaseRow,
+        session: VendorSession | None,
+        at: float,
+        delivery: tuple[str, str] | None = None,
+    ) -> tuple[CaseRow | None, Change]:
+        """Move a case to where its session stands; ``None`` for the case if it did not move."""
         finding = self._finding(case, session)
         if finding is None:
             if delivery is not None:
@@ -258,18 +280,6 @@ class CaseFlow:
             return None, change
         await self.moved(finding.event, moved, at)
         return moved, change
-
-    async def _apply(self, case: CaseRow, session: VendorSession, at: float) -> CaseRow | None:
-        """Move a case that its session shows to be over already."""
-        finding = self._finding(case, session)
-        if finding is None:
-            return None
-        change, moved = await self.cases.apply(
-            case.id, finding, at=at, valid_s=self.rules.valid_s, reference=session.reference
-        )
-        if change is Change.DONE and moved is not None:
-            await self.moved(finding.event, moved, at)
-        return moved
 
     def _finding(self, case: CaseRow, session: VendorSession | None) -> Finding | None:
         actor = f"vendor:{case.vendor}"
@@ -292,11 +302,12 @@ class CaseFlow:
     def _may_ask(self, case: CaseRow, at: float) -> bool:
         if case.state is not CaseState.PENDING or not self._is_askable(case):
             return False
-        if at - self._asked_at.get(case.id, 0.0) < _AGAIN_S:
+        try_key = f"{case.id}-{case.attempt}"
+        if at - self._asked_at.get(try_key, 0.0) < _AGAIN_S:
             return False
         if len(self._asked_at) >= _REMEMBERED:
             self._asked_at.clear()
-        self._asked_at[case.id] = at
+        self._asked_at[try_key] = at
         return True
 
     def _tell(self, event: CaseEvent, case: CaseRow) -> None:

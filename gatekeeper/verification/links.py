@@ -10,6 +10,7 @@ import jwt
 from gatekeeper.policy.words import Assurance
 
 PREFIX: Final = "/gatekeeper/v1/verify/"
+CHECKS: Final = "/gatekeeper/v1/checks/"
 _AUDIENCE: Final = "gatekeeper-verification"
 _ALGORITHM: Final = "HS256"
 
@@ -37,7 +38,7 @@ class LinkSigner:
 
     def __init__(self, key: bytes, public_url: str, ttl_s: float) -> None:
         self._key = key
-        self._base = public_url.rstrip("/") + PREFIX
+        self._outside = public_url.rstrip("/")
         self._ttl_s = ttl_s
 
     def issue(
@@ -56,11 +57,11 @@ class LinkSigner:
             self._key,
             algorithm=_ALGORITHM,
         )
-        return VerificationLink(self._base + token, expires_at)
+        return VerificationLink(self._outside + PREFIX + token, expires_at)
 
-    def done_url(self, token: str) -> str:
-        """Return where a vendor's page leads back to."""
-        return f"{self._base}{token}/done"
+    def check_url(self, case_id: str) -> str:
+        """Return where a vendor's page leads back to; the vendor learns no account from it."""
+        return f"{self._outside}{CHECKS}{case_id}"
 
     def check(self, token: str, now_s: float) -> LinkClaims | None:
         """Return what a link's token says; ``None`` when it is forged, damaged or expired."""

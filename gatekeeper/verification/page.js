@@ -7,7 +7,7 @@ if (waiting) {
   const again = (pause) => setTimeout(ask, pause);
   const ask = async () => {
     try {
-      const answer = await fetch("state", { cache: "no-store", credentials: "omit" });
+      const answer = await fetch(`${location.pathname}/state`, { cache: "no-store", credentials: "omit" });
       if (answer.ok && (await answer.json()).state !== shown) {
         location.reload();
         return;

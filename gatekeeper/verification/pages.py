@@ -10,12 +10,12 @@ from aiohttp.web import Response, json_response
 
 from gatekeeper.policy.lifecycles import CaseState
 from gatekeeper.policy.words import Assurance, Reason
-from gatekeeper.storage.cases_schema import Opening
+from gatekeeper.storage.cases_schema import Opening, is_case_id
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.verification.bounds import Bound
 from gatekeeper.verification.flow import WebhookOutcome
 from gatekeeper.verification.html import Button, Page, Tone, asset, html
-from gatekeeper.verification.links import PREFIX
+from gatekeeper.verification.links import CHECKS, PREFIX
 from gatekeeper.verification.vendor import VendorError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _LEVELS: Final = {
     Assurance.IAL1: "basic (ial1)",
     Assurance.IAL2: "document and presence (ial2)",
 }
+_ENDED: Final = frozenset({CaseState.VERIFIED, CaseState.REJECTED, CaseState.EXPIRED})
 _STATUSES: Final = {
     WebhookOutcome.MALFORMED: 400,
     WebhookOutcome.FORGED: 401,
@@ -70,19 +71,15 @@ class PageCall:
 
 
 class VerificationPages:
-    """Answers the paths that belong to the gate itself.
-
-    ``late_s`` is how long after its end a link still shows how its check went.
-    """
+    """Answers the paths that belong to the gate itself."""
 
     def __init__(
-        self, links: LinkSigner, flow: CaseFlow, metrics: Metrics, *, support: str, late_s: float
+        self, links: LinkSigner, flow: CaseFlow, metrics: Metrics, *, support: str
     ) -> None:
         self._links = links
         self._flow = flow
         self._metrics = metrics
         self._support = support or "Contact the operator of this service."
-        self._late_s = late_s
         self._seen = Bound(_PER_MINUTE, 60.0)
         self._refused = Bound(_REFUSED_PER_MINUTE, 60.0)
         self._log = structlog.get_logger("gatekeeper.verification")
@@ -99,58 +96,76 @@ class VerificationPages:
         if call.path.startswith(ASSETS):
             found = asset(call.path.removeprefix(ASSETS))
             return found if found is not None and call.method in _READ else _page(_LOST, call, 404)
-        if not call.path.startswith(PREFIX):
-            return _page(_LOST, call, 404)
         try:
-            return await self._verify(call)
+            if call.path.startswith(PREFIX):
+                return await self._verify(call, call.path.removeprefix(PREFIX))
+            if call.path.startswith(CHECKS):
+                return await self._check(call, call.path.removeprefix(CHECKS))
         except (RecordsError, VendorError) as error:
             self._log.warning("verification_page", problem=str(error))
             response = _page(_BUSY, call, 503)
             response.headers["Retry-After"] = "10"
             return response
+        return _page(_LOST, call, 404)
 
-    async def _verify(self, call: PageCall) -> StreamResponse:
-        token, _, rest = call.path.removeprefix(PREFIX).partition("/")
-        if rest not in {"", "done", "state"} or call.path.endswith("/"):
+    async def _verify(self, call: PageCall, token: str) -> StreamResponse:
+        """Answer at a link: what is asked, and the button that opens the case."""
+        if not token or "/" in token:
             return _page(_LOST, call, 404)
-        posted = call.method == "POST" and not rest
-        if not posted and call.method not in _READ:
-            response = _page(_WRONG_METHOD, call, 405)
-            response.headers["Allow"] = "GET, HEAD" if rest else "GET, HEAD, POST"
-            return response
-        late_s = self._late_s if rest else 0.0  # the way back from the vendor may take long
-        claims = self._links.check(token, call.at - late_s)
+        if call.method not in {*_READ, "POST"}:
+            return _not_allowed(call, "GET, HEAD, POST")
+        claims = self._links.check(token, call.at)
         if claims is None:
             return _page(_GONE, call, 410)
-        if posted:
-            return await self._open(call, token, claims)
-        case = await self._flow.look(claims, call.at)
-        if rest == "state":
-            state = "" if case is None else case.state.value
-            return json_response({"state": state}, headers={"Cache-Control": "no-store"})
-        if rest == "done":
-            return _page(self._how_it_stands(claims, case), call)
+        if call.method == "POST":
+            return await self._open(call, claims)
+        case = await self._flow.cases.of_account(claims.account_id, claims.assurance)
+        if case is not None and case.link_id == claims.decision_id:
+            case = await self._flow.look(case, call.at)
+            by_admin = case.state is CaseState.PENDING and not case.vendor
+            if by_admin or case.state in _ENDED:
+                return _page(self._how_it_stands(case), call)
         return _page(self._invitation(claims, case), call)
 
-    async def _open(self, call: PageCall, token: str, claims: LinkClaims) -> StreamResponse:
+    async def _check(self, call: PageCall, rest: str) -> StreamResponse:
+        """Answer how a case stands, to whoever knows its id; names no account."""
+        case_id, _, what = rest.partition("/")
+        if what not in {"", "state"} or not is_case_id(case_id):
+            return _page(_LOST, call, 404)
+        if call.method not in _READ:
+            return _not_allowed(call, "GET, HEAD")
+        case = await self._flow.cases.get(case_id)
+        if case is None:
+            return _page(_LOST, call, 404)
+        case = await self._flow.look(case, call.at)
+        if what == "state":
+            headers = {"Cache-Control": "no-store"}
+            return json_response({"state": case.state.value}, headers=headers)
+        return _page(self._how_it_stands(case), call)
+
+    async def _open(self, call: PageCall, claims: LinkClaims) -> StreamResponse:
         if call.headers.get("sec-fetch-site", "") not in _SAME_SITE:
             return _page(_ELSEWHERE, call, 403)
         if isinstance(await call.read(_MOST_FORM_BYTES), Reason):
-            return _page(_LOST, call, 413)
-        opened = await self._flow.open(claims, self._links.done_url(token), call.at)
+            return _page(_NOT_POSSIBLE, call, 413)
+        opened = await self._flow.open(claims, self._links.check_url, call.at)
         if opened.outcome is Opening.NOT_ELIGIBLE:
             return _page(self._not_eligible(claims), call, 403)
         if opened.outcome is Opening.EXHAUSTED:
             return _page(self._exhausted(claims), call, 403)
+        if opened.case is None:  # proven without a case, by an operator
+            return _page(Page(_VERIFIED, (_GOES_THROUGH,), tone=Tone.GOOD), call)
         # Relative, so that it holds wherever a proxy has put us.
-        return _see_other(opened.url or f"{token}/done")
+        return _see_other(opened.url or f"../checks/{opened.case.id}")
 
     async def _webhook(self, call: PageCall) -> StreamResponse:
         vendor = self._flow.vendor
         if vendor is None or call.path != WEBHOOKS + vendor.name:
-            return Response(status=404)
+            return _closing(404)
         if call.method != "POST":
-            return Response(status=405, headers={"Allow": "POST"})
+            response = _closing(405)
+            response.headers["Allow"] = "POST"
+            return response
         if self._refused.reached(call.address_key, call.at):
             return _closing(429)
         body = await call.read(MOST_WEBHOOK_BYTES)
@@ -168,10 +183,6 @@ class VerificationPages:
 
     def _invitation(self, claims: LinkClaims, case: CaseRow | None) -> Page:
         """Return the page that a link leads to; nothing happens before its button is pressed."""
-        if case is not None and case.link_id == claims.decision_id:
-            ended = case.state in {CaseState.VERIFIED, CaseState.REJECTED, CaseState.EXPIRED}
-            if ended or (case.state is CaseState.PENDING and not case.vendor):
-                return self._how_it_stands(claims, case)
         vendor = self._flow.vendor
         rows = (("Account", claims.account_id), ("Level", _LEVELS[claims.assurance]))
         if vendor is None:
@@ -201,30 +212,16 @@ class VerificationPages:
             small=f"Decision {claims.decision_id}.",
         )
 
-    def _how_it_stands(self, claims: LinkClaims, case: CaseRow | None) -> Page:
-        rows: tuple[tuple[str, str], ...] = (
-            ("Account", claims.account_id),
-            ("Level", _LEVELS[claims.assurance]),
-        )
-        if case is None or case.state is CaseState.REQUIRED:
+    def _how_it_stands(self, case: CaseRow) -> Page:
+        rows = (("Level", _LEVELS[case.assurance]), ("Case", case.id))
+        if case.state is CaseState.REQUIRED:
             return Page("Not started yet", ("Open the link of the refused request again.",), rows)
-        rows += (("Case", case.id),)
         if case.state is CaseState.VERIFIED:
-            return Page(
-                "Your identity is verified",
-                ("Send your request again: it goes through now. You can close this page.",),
-                rows,
-                tone=Tone.GOOD,
-            )
+            return Page(_VERIFIED, (_GOES_THROUGH,), rows, tone=Tone.GOOD)
         if case.state is CaseState.REJECTED:
             text = ("The check did not confirm your identity.", _TRY_AGAIN)
-            return Page(
-                "Your identity could not be verified",
-                text,
-                rows,
-                small=self._support,
-                tone=Tone.BAD,
-            )
+            title = "Your identity could not be verified"
+            return Page(title, text, rows, small=self._support, tone=Tone.BAD)
         if case.state is CaseState.EXPIRED:
             text = ("The check ended without a result.", _TRY_AGAIN)
             return Page("The verification has ended", text, rows, small=self._support)
@@ -233,7 +230,7 @@ class VerificationPages:
                 "Waiting for the operator",
                 ("Your request for verification is recorded. The operator decides on it.",),
                 rows,
-                small=self._whom_to_ask(claims),
+                small=f"{self._support} Name the case.",
                 waiting=case.state.value,
             )
         return Page(
@@ -259,10 +256,12 @@ class VerificationPages:
         return Page("No try is left", (text, self._whom_to_ask(claims)), tone=Tone.BAD)
 
 
+_VERIFIED: Final = "Your identity is verified"
+_GOES_THROUGH: Final = "Send your request again: it goes through now. You can close this page."
 _WHY: Final = "This service asks you to prove your identity before it serves your request."
 _LOST: Final = Page("Not found", ("There is no such page.",))
 _GONE: Final = Page("This link is not valid any more", (_AGAIN,))
-_WRONG_METHOD: Final = Page("Not possible", ("This page cannot be used like that.",))
+_NOT_POSSIBLE: Final = Page("Not possible", ("This page cannot be used like that.",))
 _ELSEWHERE: Final = Page(
     "Not from here", ("Open the link itself and press its button; another site sent you here.",)
 )
@@ -278,6 +277,12 @@ def _page(page: Page, call: PageCall, status: int = 200) -> Response:
     return html(
         page, assets="../" * (below - 1) + "assets/" if below else "v1/assets/", status=status
     )
+
+
+def _not_allowed(call: PageCall, allowed: str) -> Response:
+    response = _page(_NOT_POSSIBLE, call, 405)
+    response.headers["Allow"] = allowed
+    return response
 
 
 def _see_other(target: str) -> Response:

@@ -50,9 +50,7 @@ class Verification:
             cases, vendor, rules, new_case_id=new_case_id, refresh=refresh, metrics=metrics
         )
         self.desk = CaseDesk(cases, valid_s=rules.valid_s, moved=self.flow.moved)
-        self.pages = VerificationPages(
-            links, self.flow, metrics, support=support, late_s=rules.pending_s
-        )
+        self.pages = VerificationPages(links, self.flow, metrics, support=support)
         self._log = structlog.get_logger("gatekeeper.verification")
         if vendor is not None and vendor.name == "sandbox":
             self._log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,15 @@ def test_a_directory_that_cannot_be_written_is_told(run: Run, feeds: Path) -> No
     """Exit 1 and a sentence, no traceback."""
     (feeds / "data").mkdir()
     (feeds / "data" / "feeds").write_text("a file")
-    assert "cannot be written" in run("lists", "update", code=1).stderr
+    assert "cannot be used" in run("lists", "update", code=1).stderr
+
+
+def test_a_second_update_at_once_is_told(run: Run, feeds: Path) -> None:
+    """Exit 1: the timer's next run will do."""
+    run("lists", "update")
+    with (feeds / "data" / "feeds" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "is running" in run("lists", "update", code=1).stderr
 
 
 def test_mistakes_in_the_settings_end_with_two(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,9 @@ def free_port() -> str:
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Start the demo; yield the process and what it printed."""
-    process = served(tmp_path, "--demo", "--port", free_port(), "--ops-port", "0")
+    process = served(
+        tmp_path, "--demo", "--port", free_port(), "--ops-port", "0", "--admin-port", "0"
+    )
     with process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -109,6 +111,12 @@ def curl(command: str) -> tuple[int, dict[str, str], str]:
             return error.code, dict(error.headers), error.read().decode()
 
 
+def visited(url: str, form: bytes | None = None) -> str:
+    """Open a page, or send its form; return where that led and what is written there."""
+    with urllib.request.urlopen(url, form, timeout=10) as page:  # noqa: S310 - our own
+        return f"{page.url}\n{page.read().decode()}"
+
+
 def test_the_tour_does_what_it_says(
     demo: tuple[subprocess.Popen[str], list[str]], run: Run
 ) -> None:
@@ -129,8 +137,12 @@ def test_the_tour_does_what_it_says(
     assert status == 403
     link = re.search(r"Open (http\S+) to verify", body)
     assert link is not None
-    with urllib.request.urlopen(link[1], timeout=10) as page:  # noqa: S310
-        assert page.status == 200
+    assert "Start verification" in visited(link[1])
+    sandbox = visited(link[1], b"")  # its button leads to the vendor
+    vendor_page = sandbox.partition("\n")[0]
+    assert "No identity is checked" in sandbox
+    assert "Your identity is verified" in visited(vendor_page, b"result=pass")
+    assert curl(step_up)[0] == 200
     assert curl(streamed)[2].endswith("data: [DONE]\n\n")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
@@ -144,7 +156,16 @@ def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
     rules = tmp_path / "rules"
     rules.mkdir()
     (rules / "one.yaml").write_text("version: 1\n")
-    upstream = ("--upstream", "http://127.0.0.1:1", "--ops-port", "0", "--log-format", "console")
+    upstream = (
+        "--upstream",
+        "http://127.0.0.1:1",
+        "--ops-port",
+        "0",
+        "--admin-port",
+        "0",
+        "--log-format",
+        "console",
+    )
     told = run("serve", *upstream, "--rules-dir", str(rules), code=2).stderr
     assert "one.yaml" in told
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -166,7 +187,7 @@ def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) ->
         served(
             tmp_path,
             *("--upstream", f"http://127.0.0.1:{model_port}"),
-            *("--port", port, "--ops-port", "0"),
+            *("--port", port, "--ops-port", "0", "--admin-port", "0"),
         ) as gate,
     ):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gatekeeper.facts.api_keys import MintedKey, is_well_formed, issue_key, key_digest
+from gatekeeper.facts.api_keys import (
+    MintedKey,
+    _checksum,
+    is_well_formed,
+    issue_key,
+    key_digest,
+)
 from gatekeeper.facts.credentials import NOBODY, Authenticator, claimed
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.facts.jwt_tokens import JwtVerifier, TokenResult
@@ -388,3 +395,47 @@ def test_any_headers_give_one_answer_without_the_secret(
     for _, value in pairs:
         if len(value) > 12 and value != "Bearer gk_aaaaaaaa_b":
             assert value not in repr((credential, account))
+
+
+async def test_h19_keys_that_are_nearly_alike_are_apart(records: Records) -> None:
+    """A secret that differs in any one character, checksum put right, is another credential."""
+    minted = await mint(records)
+    auth = Authenticator(in_a_book(minted), subkey=SUBKEY)
+    stem = minted.text[:-7]
+    for at in range(12, len(stem)):
+        other = stem[:at] + ("b" if stem[at] == "a" else "a") + stem[at + 1 :]
+        text = other + _checksum(other)
+        assert is_well_formed(text)
+        credential, account = auth.identify(bearer(text), API_KEY, AT)
+        assert (credential.status, account) == (CredentialStatus.INVALID, NOBODY)
+    credential, account = auth.identify(bearer(minted.text), API_KEY, AT)
+    assert (credential.status, account.id) == (CredentialStatus.VALID, "acme")
+
+
+def test_h19_what_is_looked_up_cannot_be_steered() -> None:
+    """Look-ups compare keyed digests: who guesses a secret does not know what is compared.
+
+    Secrets that begin alike have digests that do not, so the time of a look-up tells nothing.
+    """
+    chance = random.Random(3)
+    stem = "gk_aaaaaaaa_" + "a" * 30
+    digests = sorted(
+        key_digest(stem + "".join(chance.choices("abcdefgh234567", k=9)), SUBKEY)
+        for _ in range(2_000)
+    )
+    alike = max(
+        next(n for n, (a, b) in enumerate(zip(one, two, strict=True)) if a != b)
+        for one, two in pairwise(digests)
+    )
+    assert alike <= 4, "as far as chance goes among two thousand, and no further"
+    assert key_digest(stem, SUBKEY)[:4] != key_digest(stem, b"x" * 32)[:4]
+
+
+async def test_h19_each_kind_of_credential_has_digests_of_its_own() -> None:
+    """One text as API key and as opaque key never leads to the same entry."""
+    book = Book()
+    auth = Authenticator(book, subkey=SUBKEY)
+    credential, _ = auth.identify(bearer("sk-upstream"), OPAQUE, AT)
+    assert credential.account_id is not None
+    opaque = bytes.fromhex(credential.account_id.rpartition("-")[2])
+    assert key_digest("sk-upstream", SUBKEY)[: len(opaque)] != opaque

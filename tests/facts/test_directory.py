@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gatekeeper.facts.address import AddressSource, ClientAddress
 from gatekeeper.facts.directory import Directory, KeyEntry
-from gatekeeper.policy.model import FOREVER, Account
+from gatekeeper.policy.model import FOREVER, Account, NetworkFacts
 from gatekeeper.policy.words import Assurance, LookupStatus, Tier
 from gatekeeper.storage.database import Database, RecordsError
+from gatekeeper.storage.organizations import OrganizationPatch, Organizations
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
 
@@ -208,6 +211,55 @@ async def test_h41_successes_wait_in_bounded_memory(failing: Failing) -> None:
         "opaque-1",
         "opaque-2",
     ]
+
+
+async def test_a_call_is_placed_by_its_organizations_ranges(records: Records, cli: Records) -> None:
+    """Inside, outside, nothing registered, and an address that nobody vouches for."""
+    known = Organizations(cli.database)
+    await known.put(OrganizationPatch("Acme", {"egress": ("8.8.0.0/16", "2001:4860::/32")}), at=AT)
+    directory = await Directory.load(records, mail_listed_by=no_lists, at=AT)
+    member, other = Account("a", organization="Acme"), Account("b", organization="Other")
+
+    def placed(text: str, who: Account, source: AddressSource = AddressSource.PEER) -> bool | None:
+        client = ClientAddress(ip_address(text), source)
+        return directory.placed(NetworkFacts("p", "a", "p"), client, who).registered_egress
+
+    assert placed("8.8.4.4", member) is True
+    assert placed("2001:4860::8888", member) is True
+    assert placed("9.9.9.9", member) is False
+    assert placed("8.8.4.4", other) is None
+    assert placed("8.8.4.4", Account("c")) is None
+    assert placed("8.8.4.4", member, AddressSource.UNKNOWN) is None
+
+    await known.put(OrganizationPatch("Acme", {"egress": ("9.9.9.0/24",)}), at=AT)
+    await known.put(OrganizationPatch("Other", {"egress": ("8.8.8.0/24",)}), at=AT)
+    assert await directory.refresh(AT)
+    assert (placed("8.8.4.4", member), placed("9.9.9.9", member)) == (False, True)
+    assert placed("8.8.8.8", other) is True
+    await known.put(OrganizationPatch("Acme", {"egress": ()}), at=AT)
+    assert await directory.refresh(AT)
+    assert placed("9.9.9.9", member) is None
+
+
+async def test_records_that_only_cannot_be_written_are_still_followed(
+    records: Records, cli: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large import of another process that holds up our writes holds up no news."""
+    directory = await Directory.load(records, mail_listed_by=no_lists, at=AT)
+    directory.note_opaque_success("opaque-1", AT)
+    await cli.create_key(KeyRow("gk_1", DIGEST, "acme"))
+
+    async def held_up(_: object) -> None:
+        raise RecordsError("busy")
+
+    monkeypatch.setattr(records, "keep_opaque", held_up)
+    assert not await directory.refresh(AT + 1)
+    assert directory.key(DIGEST) is not None
+    assert (directory.failing, directory.last_error) == (False, "busy")
+    assert directory.sizes == (2, 1, 1)
+    monkeypatch.undo()
+    assert await directory.refresh(AT + 2)
+    assert await cli.account("opaque-1") is not None
 
 
 async def test_many_accounts_share_what_is_equal(records: Records) -> None:

@@ -86,16 +86,6 @@ def test_twenty_lists_cost_a_call_one_look_up(tmp_path: Path) -> None:
     assert len(facts.listed_by) == len(data.sources) == 20
 
 
-def test_h37_fetched_files_are_not_compared_twice(tmp_path: Path) -> None:
-    """Whoever accepted a size for the update accepted it for the running gates."""
-    small = loaded(fetched(tmp_path, a={"content": b"8.8.8.8\n"}))
-    many = b"".join(b"9.9.%d.1\n" % n for n in range(250))
-    (tmp_path / "more").mkdir()
-    large = loaded(fetched(tmp_path / "more", a={"content": many}))
-    assert large.sources[0].entries == 250
-    assert large.out_of_proportion(small) == small.out_of_proportion(large) == []
-
-
 @pytest.mark.parametrize(("age_days", "used"), [(2, True), (4, False)])
 def test_a_list_beyond_its_age_answers_unknown(tmp_path: Path, age_days: float, used: bool) -> None:
     """It is told, with what to run; another list is not touched."""
@@ -117,7 +107,23 @@ def test_a_list_beyond_its_age_answers_unknown(tmp_path: Path, age_days: float, 
     }
     (problem,) = data.problems
     assert "gatekeeper lists update" in problem.message
-    assert data.owners is None, "an owner may be in what is missing"
+
+
+@pytest.mark.parametrize("owner", [None, "somebody"])
+def test_only_a_lost_list_with_an_owner_makes_owners_uncertain(
+    tmp_path: Path, owner: str | None
+) -> None:
+    """An embargo by owner does not refuse everybody because a list of Tor exits is too old."""
+    asn = MAXMIND / "GeoLite2-ASN-Test.mmdb"
+    lost = Feed(id="x", url="https://lists.example/x", format="prefixes", owner=owner)
+    geoip = Geoip(databases=(asn,), networks=(), feeds=(lost,), feeds_dir=tmp_path)
+    networks = tmp_path / "networks.yaml"
+    networks.write_text("lists: [{id: a, description: b, prefixes: [9.9.9.9]}]\n...\n")
+    data = loaded(geoip.model_copy(update={"networks": (networks,)}))
+    facts = data.observe(ip_address("1.128.0.1"))
+    assert facts.uncertain("kind")
+    assert facts.uncertain("lists") is (owner is not None)
+    assert (data.owners is None) is (owner is not None)
 
 
 def test_a_database_has_an_age_of_its_own_or_that_of_all(tmp_path: Path) -> None:
@@ -156,7 +162,7 @@ def test_a_feed_never_fetched_is_a_problem(tmp_path: Path) -> None:
     assert "gatekeeper geoip update" in data.problems[1].message
     facts = data.observe(ip_address("8.8.8.8"))
     assert {(each.source, each.view) for each in facts.lookups} >= {
-        ("exits", "lists"),
+        ("exits", "kind"),
         ("city", "country"),
     }
     assert {each.status for each in facts.lookups} == {LookupStatus.UNKNOWN}

@@ -637,6 +637,20 @@ async def test_h19_tokens_are_told_apart_and_name_their_issuer_and_account() -> 
     assert len({*ids[1:]}) == 3
 
 
+async def test_h19_losing_the_cache_loses_no_caller() -> None:
+    """With room for one token, or none remembered, every token gets the answer it had."""
+    one = await issuer()
+    roomy, tight = (JwtVerifier([one], subkey=SUBKEY, cache_size=size) for size in (10_000, 1))
+    tokens = [signed(claims(sub=f"a{number}")) for number in range(5)]
+    tokens.append(tokens[0][:-4] + "AAAA")  # the same claims, signed by nobody
+    answers = [roomy.verify(token, AT) for token in tokens]
+    assert [answer.account_id is None for answer in answers] == [False] * 5 + [True]
+    for _ in range(3):
+        assert [tight.verify(token, AT) for token in tokens] == answers
+        roomy._cache.clear()
+        assert [roomy.verify(token, AT) for token in tokens[::-1]] == answers[::-1]
+
+
 async def test_an_issuer_is_built_from_settings(tmp_path: Path) -> None:
     """The settings of an operator become a working issuer; two or no places are a mistake."""
     file = tmp_path / "jwks.json"

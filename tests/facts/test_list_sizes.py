@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.facts.list_sizes import collapsed, out_of_proportion
@@ -30,6 +30,7 @@ def test_h37_where_belief_ends(before: int, after: int, word: str | None) -> Non
     assert (told is None) if word is None else (told is not None and word in told)
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT)
 def test_h37_agrees_with_fractions(before: int, after: int) -> None:
     """Whole numbers decide as exact fractions do, at any size."""

@@ -199,7 +199,7 @@ def test_h14_a_64_is_one_key_and_memory_is_bounded() -> None:
     keys = {data.observe(IPv6Address(start + at)).address_key for at in range(10_000)}
     assert len(keys) == 1
     assert data.observe(ip_address("2a02:1:2:4::")).address_key not in keys
-    assert data.observe.cache_info().maxsize == 65_536
+    assert data.remembered.cache_info().maxsize == 65_536
 
 
 @given(st.integers(0, 2**112 - 1), st.integers(0, 2**96 - 1))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import weakref
 from typing import TYPE_CHECKING
 
+import msgspec
 from support.mmdb_files import write_mmdb
 
 from gatekeeper.facts.address import parse_address
+from gatekeeper.facts.feed_files import FeedFile, FeedManifest
 from gatekeeper.facts.network import NetworkData
-from gatekeeper.settings import Geoip
+from gatekeeper.settings import Feed, Geoip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,3 +141,64 @@ def test_files_beside_a_list_are_known(tmp_path: Path) -> None:
     data = load(Geoip(databases=(), networks=(path,)))
     assert data.problems == ()
     assert data.parts.lists[path].files == (tmp_path / "more" / "exits.txt",)
+
+
+def write_feed(folder: Path, entries: int) -> Path:
+    """Put a fetched list in place, as the update command does; return its file."""
+    content = "".join(f"198.51.{n // 256}.{n % 256}/32\n" for n in range(entries)).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"exits.{digest[:12]}.txt"
+    folder.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    file = FeedFile(
+        feed="exits",
+        sha256=digest,
+        bytes=len(content),
+        entries=entries,
+        origin="o",
+        fetched_unix_s=0.0,
+        confirmed_unix_s=0.0,
+    )
+    (folder / "manifest.json").write_bytes(
+        msgspec.json.encode(FeedManifest(files={path.name: file}))
+    )
+    return path
+
+
+def test_h16_a_feed_that_is_damaged_keeps_its_last_state_until_it_is_too_old(
+    tmp_path: Path,
+) -> None:
+    """Its own check of size came before; here it is for damage, and for its age."""
+    feed = Feed(
+        id="exits", url="https://example.com/x", format="prefixes", kind="tor", max_age_days=30
+    )
+    geoip = Geoip(databases=(), networks=(), feeds=(feed,), feeds_dir=tmp_path / "feeds")
+    path = write_feed(tmp_path / "feeds", 5)
+    before = load(geoip)
+    address = parse_address("198.51.0.3")
+    assert address is not None
+    assert before.observe(address).listed_by == ("exits",)
+    path.write_bytes(b"damaged")
+    kept = load(geoip, before, at=29 * DAY_S)
+    assert kept.observe(address).listed_by == ("exits",)
+    assert (kept.parts.kept, kept.stale_at) == (["exits"], 30 * DAY_S)
+    assert kept.problems
+    old = load(geoip, kept, at=31 * DAY_S)
+    assert (old.observe(address).listed_by, old.parts.kept) == ((), [])
+    write_feed(tmp_path / "feeds", 50)
+    assert load(geoip, kept).parts.kept == []
+
+
+def test_h41_data_that_was_replaced_is_gone_at_once(tmp_path: Path) -> None:
+    """No cycle keeps tens of megabytes until the next full collection, answers given or not."""
+    data = load(Geoip(databases=(write_database(tmp_path, 5),), networks=()))
+    address = parse_address("20.1.2.3")
+    assert address is not None
+    assert data.observe(address).country == "DE"
+    gone = weakref.ref(data)
+    gc.disable()
+    try:
+        del data
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -108,9 +108,10 @@ async def test_unchanged_content_is_not_sent_again(tmp_path: Path) -> None:
         found = await got(feed(f"{base}/list"), tmp_path, known=known)
         assert not found.changed
         assert not (tmp_path / "fetched").exists()
-        with pytest.raises(FeedError, match="answered 304"):
-            await got(feed(f"{base}/list"), tmp_path)
-    assert asked == [('"v1"', "Mon, 09 Mar 2026 00:00:00 GMT"), (None, None)]
+        for nothing in (None, Fetched(changed=True)):
+            with pytest.raises(FeedError, match="answered 304"):
+                await got(feed(f"{base}/list"), tmp_path, known=nothing)
+    assert asked == [('"v1"', "Mon, 09 Mar 2026 00:00:00 GMT"), (None, None), (None, None)]
 
 
 async def test_the_month_stands_in_the_url(tmp_path: Path) -> None:

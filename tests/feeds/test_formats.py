@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.facts.address import Reach, reach_of
@@ -174,6 +174,7 @@ V6 = st.tuples(st.integers(0x2000 << 112, (0x4000 << 112) - 1), st.integers(20, 
 )
 
 
+@settings(deadline=None)
 @given(st.lists(V4 | V6, min_size=1, max_size=30))
 def test_a_list_keeps_exactly_its_public_networks(
     networks: list[IPv4Network | IPv6Network],
@@ -199,6 +200,7 @@ def test_a_list_keeps_exactly_its_public_networks(
     assert (asns, sorted(read)) == ([], sorted(found.prefixes))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(sorted(set(get_args(FeedFormat)) - {"mmdb"})))
 def test_any_bytes_are_a_list_or_an_error(content: bytes, form: FeedFormat) -> None:
     """Nothing that a publisher sends raises anything but the one error."""

@@ -272,6 +272,17 @@ async def test_h16_a_damaged_manifest_is_told_and_made_again(tmp_path: Path, con
     assert place.load().problems == ()
 
 
+async def test_a_manifest_out_of_reach_is_not_replaced(tmp_path: Path) -> None:
+    """What cannot be read now may be whole: no update begins without it."""
+    source = tmp_path / "exits"
+    source.write_text(addresses(10))
+    place = Place(tmp_path, [of_file(source)])
+    (place.geoip.feeds_dir / "manifest.json").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        await place.update()
+    assert place.files() == {"manifest.json"}
+
+
 async def test_a_name_out_of_the_directory_is_no_manifest(tmp_path: Path) -> None:
     """A whole entry under a traversing name is refused as well."""
     source = tmp_path / "exits"
@@ -447,3 +458,17 @@ async def test_h37_a_database_that_lost_networks_is_refused(tmp_path: Path) -> N
     assert "shrink" in refused.detail
     assert "--accept-size city" in refused.detail
     assert (await place.update("city"))["city"].state is State.UPDATED
+
+
+async def test_h16_a_damaged_database_is_told_and_fetched_again(tmp_path: Path) -> None:
+    """What was altered in place is not believed, though it may still be a sound file."""
+    place = Place(tmp_path, [of_database(database(tmp_path / "source", 100))])
+    place.now = 4_000_000_000.0  # written just now, by a clock of another time
+    await place.update()
+    (name,) = place.manifest().files
+    database(place.geoip.feeds_dir / name, 90)
+    data = place.load()
+    assert data.sources == ()
+    assert "gatekeeper geoip update" in data.problems[0].message
+    await place.update()
+    assert place.load().problems == ()

@@ -8,8 +8,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from support.gates import eventually
 
+from gatekeeper.live import files
 from gatekeeper.live.files import Cause, FileWatch, look_at
 
 if TYPE_CHECKING:
@@ -267,3 +269,25 @@ def into(reported: list[Cause]) -> Callable[[Cause], Awaitable[None]]:
         reported.append(cause)
 
     return read
+
+
+async def test_h36_without_the_kernels_word_looks_must_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No inotify watches left is said once, and changes are found all the same."""
+
+    async def no_watches(*_: object, **__: object) -> AsyncIterator[object]:
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(files, "awatch", no_watches)
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("one")
+    with structlog.testing.capture_logs() as logs:
+        running = Running(folder, rescan_s=0.05)
+        for text in ("two", "three"):
+            replace(folder / "a.yaml", text)
+            await running.tells(text)
+        await running.stop()
+    assert [line["event"] for line in logs] == ["not_told_of_changes"]

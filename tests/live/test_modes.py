@@ -7,7 +7,7 @@ import structlog
 from support.live import AT, FlakyDatabase, Judge, limited
 
 from gatekeeper.live.modes import ModeDesk, ModeKeeper, ModeState
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.words import GateMode
 from gatekeeper.storage.controls import Controls

@@ -13,7 +13,7 @@ from gatekeeper.facts.network import NetworkData
 from gatekeeper.live.files import Cause
 from gatekeeper.live.networks import NetworkKeeper, network_files, network_folders, watch_networks
 from gatekeeper.live.outcome import Outcome, What
-from gatekeeper.live.rules import RuleFiles
+from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Feed, Geoip
 from gatekeeper.telemetry import Metrics

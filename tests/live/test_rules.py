@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import shutil
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders import default_pack
 from support.live import (
     FlakyDatabase,
     keeper_of,
@@ -18,10 +22,10 @@ from support.live import (
     write_rules,
 )
 
-from gatekeeper.live import rules as rules_module
+from gatekeeper.live import rule_files as rules_module
 from gatekeeper.live.files import Cause, FileWatch
 from gatekeeper.live.outcome import Outcome, What
-from gatekeeper.live.rules import RuleFiles, rule_files
+from gatekeeper.live.rule_files import RuleFiles, rule_files
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.rule_history import RuleHistory, Source
 from gatekeeper.storage.rule_store import archived
@@ -110,6 +114,47 @@ async def test_a_start_with_files_that_were_in_force_before_gives_way(
     _, newer = await keeper_of(tmp_path / "newer", database, name="newer")
     assert newer.revisions == [R3]
     assert [each.revision for each in await RuleHistory(database).page()] == [R3, R2, R1]
+
+
+async def test_files_changed_while_a_gate_is_stopped_are_a_change(
+    folder: Path, database: FlakyDatabase
+) -> None:
+    """Going back to old files and starting again serves them: the gate knows what it had."""
+    await keeper_of(folder, database)
+    write_rules(folder, TWO)
+    _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R2]
+    write_rules(folder, ONE)
+    _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R1]
+    latest = await RuleHistory(database).latest()
+    assert latest is not None
+    assert latest.revision == R1
+    await activate(database, TWO)
+    await activate(database, THREE)
+    _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R1, R3]
+    write_rules(folder, TWO)  # which others activated since, and went on from
+    _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R2, R3]
+
+
+async def test_a_memory_that_is_damaged_or_cannot_be_kept_is_none(
+    folder: Path, tmp_path: Path, database: FlakyDatabase
+) -> None:
+    """The gate then follows the others, as one without any."""
+    await keeper_of(folder, database)
+    await activate(database, TWO)
+    memory = tmp_path / "revisions-a" / "files.json"
+    memory.write_text("{")
+    _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R1, R2]
+    memory.unlink()
+    memory.mkdir()
+    with structlog.testing.capture_logs() as logs:
+        _, gate = await keeper_of(folder, database)
+    assert gate.revisions == [R1, R2]
+    assert "rule_files_not_remembered" in {line["event"] for line in logs}
 
 
 async def test_files_that_arrive_late_do_not_undo_what_came_after_them(
@@ -386,6 +431,7 @@ async def test_a_full_disk_does_not_hold_back_new_rules(
 ) -> None:
     """The records have their text; that this gate cannot archive them is logged."""
     keeper, gate = await keeper_of(folder, database)
+    shutil.rmtree(tmp_path / "revisions-a")
     (tmp_path / "revisions-a").write_text("in the way")
     write_rules(folder, TWO)
     with structlog.testing.capture_logs() as logs:
@@ -399,3 +445,16 @@ async def activate(database: FlakyDatabase, text: str) -> None:
     await RuleHistory(database).activate(
         revision_of(text), {"rules.yaml": text}, at=2.0, by="ops", source=Source.API
     )
+
+
+def test_h41_rules_that_were_replaced_leave_no_cycle() -> None:
+    """Reloads must not pile up until the next full collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        rules = default_pack()
+        gone = weakref.ref(rules.signals[0].when.evaluate)
+        del rules
+        assert gone() is None
+    finally:
+        gc.enable()

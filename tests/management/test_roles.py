@@ -6,17 +6,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 from support.admin import Admins
-from support.gates import Clock
+from support.gates import Clock, Gates
 
 from gatekeeper.management.openapi import document
 from gatekeeper.management.operations import OPERATIONS
+from gatekeeper.settings import Geoip
 from gatekeeper.storage.audit import AuditOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from support.gates import Gates
 
 DOCUMENT = document(OPERATIONS)
 ROLES = ("viewer", "operator", "admin")
@@ -53,6 +53,18 @@ def options(operation: dict[str, Any]) -> dict[str, Any]:
     return {"data": b"{}", "headers": {"Content-Type": next(iter(content))}} if content else {}
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def matrix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Admins, Clock]]:
+    """Return one gate for the whole matrix."""
+    gates = Gates(tmp_path_factory.mktemp("matrix"), Geoip(databases=(), networks=()))
+    clock = Clock()
+    try:
+        async with Admins.of(gates, clock=clock) as admins:
+            yield admins, clock
+    finally:
+        await gates.stop()
+
+
 @pytest.fixture
 async def clocked(gates: Gates) -> AsyncIterator[tuple[Admins, Clock]]:
     """Return a gate whose clock the test moves, so that failures are not bounded away."""
@@ -61,12 +73,13 @@ async def clocked(gates: Gates) -> AsyncIterator[tuple[Admins, Clock]]:
         yield admins, clock
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("method", "path", "operation"), CALLS, ids=named)
 async def test_h20_each_operation_wants_its_role(
-    clocked: tuple[Admins, Clock], method: str, path: str, operation: dict[str, Any]
+    matrix: tuple[Admins, Clock], method: str, path: str, operation: dict[str, Any]
 ) -> None:
     """401 without a usable key, 403 below the role that the document names, no such above it."""
-    admins, clock = clocked
+    admins, clock = matrix
     for key in (None, UNKNOWN, "gka_", admins.gate.keys["acme"], "expired", "revoked"):
         clock.advance(60)
         told = await admins.ask(method, sample(path), key=key, **options(operation))

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
+_VENDOR = "vendor: sandbox, vendor_url: 'http://v'"
+_KEY = "vendor_key: {env: A}, webhook_secrets: [{env: B}]"
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Write a settings file and return its path."""
@@ -425,6 +429,35 @@ def test_any_text_is_settings_or_mistakes(text: str) -> None:
             "geoip: {feeds: [{id: a, format: asns, file: f, owner_country: DE}]}",
             "geoip.feeds[0].owner_country",
             "needs an owner",
+        ),
+        ("admin: {port: 9090}", "admin.port", "taken"),
+        ("admin: {port: 8080}", "admin.port", "taken"),
+        ("admin: {hosts: ['gate.example:9091']}", "admin.hosts[0]", "without a port"),
+        (
+            f"step_up: {{{_VENDOR}, webhook_secrets: [{{env: B}}], vendor_key: {{}}}}",
+            "step_up.vendor_key",
+            "exactly one",
+        ),
+        (
+            f"step_up: {{{_VENDOR}, vendor_key: {{env: A}}, webhook_secrets: []}}",
+            "step_up.webhook_secrets",
+            "needs this",
+        ),
+        (
+            f"step_up: {{{_VENDOR}, vendor_key: {{env: A}}, webhook_secrets: [{{}}]}}",
+            "step_up.webhook_secrets[0]",
+            "exactly one",
+        ),
+        (
+            f"step_up: {{{_VENDOR}, {_KEY}, vendor_pages: 'https://a/b'}}",
+            "step_up.vendor_pages",
+            "without a path",
+        ),
+        (f"step_up: {{{_KEY}, vendor: sandbox}}", "step_up.vendor_url", "sandbox needs this"),
+        (
+            f"step_up: {{{_KEY}, vendor: sandbox, vendor_url: 'ftp://a'}}",
+            "step_up.vendor_url",
+            "http or https",
         ),
     ],
 )

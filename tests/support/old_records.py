@@ -55,8 +55,11 @@ ACCOUNT: Final = (
 
 _ROWS: Final = (
     "INSERT INTO records_meta (id, version, seq) VALUES (1, 1, 2)",
-    "INSERT INTO api_keys (key_id, digest, account_id, label, created_at, expires_at, revoked_at,"
-    " seq) VALUES ('gk_old', {digest}, 'acme', 'ci', 1790000000.0, NULL, NULL, 2)",
+    (
+        "INSERT INTO api_keys (key_id, digest, account_id, label, created_at, expires_at,"
+        " revoked_at, seq)"
+        " VALUES ('gk_old', {digest}, 'acme', 'ci', 1790000000.0, NULL, NULL, 2)"
+    ),
 )
 
 

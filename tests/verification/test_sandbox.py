@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 NOW = 1_790_000_000.0
-RETURN = "https://gate.example/gatekeeper/v1/verify/token/done"
+RETURN = "https://gate.example/gatekeeper/v1/checks/case_1"
 REQUEST = StartRequest("case_1", 1, Assurance.IAL2, RETURN)
 
 

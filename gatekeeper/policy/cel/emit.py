@@ -237,5 +237,6 @@ def compiled(root: Typed) -> Callable[[View], bool | None]:
     emitter = _Emitter()
     text = emitter.function(root)
     exec(compile(text, "<condition>", "exec"), emitter.namespace)  # noqa: S102 - see the module
-    condition: Callable[[View], bool | None] = emitter.namespace["condition"]
+    # Taken out, so that a condition is gone with its rules and does not wait for the collector.
+    condition: Callable[[View], bool | None] = emitter.namespace.pop("condition")
     return condition
