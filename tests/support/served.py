@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from gatekeeper.settings import Geoip
 
+START_S = 60.0
+"""How long a process may take to start; a busy machine needs seconds for its imports alone."""
+
 
 @dataclass
 class Served:
@@ -95,7 +98,7 @@ async def served(
     try:
         assert process.stdout is not None
         said = ""
-        async with asyncio.timeout(SOON_S):
+        async with asyncio.timeout(START_S):
             while "Upstream raw" not in said:
                 line = await process.stdout.readline()
                 assert line, said
