@@ -74,11 +74,8 @@ def requests(rounds: int, total: int) -> None:
         work, upstream, port = Path(name), free_port(), free_port()
         started: list[subprocess.Popen[bytes]] = []
         try:
-            started.append(
-                start(
-                    [sys.executable, str(HERE / "_load.py"), "--endpoint", str(upstream)], LOAD_CORE
-                )
-            )
+            endpoint = [sys.executable, str(HERE / "_load.py"), "--endpoint", str(upstream)]
+            started.append(start(endpoint, LOAD_CORE))
             started.append(valkey(port, LOAD_CORE))
             wait_for(upstream, started[0])
             wait_for(port, started[1])
@@ -122,7 +119,7 @@ async def outage(port: int, server: subprocess.Popen[bytes]) -> None:
         first, *later = await decisions(1_000, "frozen")
         server.send_signal(signal.SIGCONT)
         began = time.perf_counter()
-        while limits.failing():
+        while limits.failing():  # noqa: ASYNC110 - a figure, not a test
             await asyncio.sleep(0.001)
         back_ms = (time.perf_counter() - began) * 1e3
     print("\nlatency of a decision of 12 quotas, us")
