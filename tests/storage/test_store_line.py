@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,15 +74,18 @@ async def test_a_connection_that_is_cut_fails_what_waits(valkey: Server) -> None
             await waiting
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def saying(*lines: bytes) -> AsyncIterator[str]:
     """Serve whoever connects these lines, one for each chunk that comes in."""
+    under_way: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for each in lines:
+        under_way.append(asyncio.current_task())
+        with contextlib.suppress(OSError):
+            for each in lines:
+                await reader.read(65_536)
+                writer.write(each)
             await reader.read(65_536)
-            writer.write(each)
-        await reader.read(65_536)
         writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -90,6 +93,8 @@ async def saying(*lines: bytes) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        await asyncio.gather(*filter(None, under_way))
+        await asyncio.sleep(0)  # what is aborted closes in the next round of the loop
 
 
 @pytest.mark.parametrize("nonsense", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+more\r\n"])
