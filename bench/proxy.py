@@ -115,8 +115,11 @@ async def make_keys(data: Path, secret: bytes) -> list[str]:
     return keys
 
 
-def gate(work: Path, upstream: int) -> tuple[Peer, Path]:
-    """Return the gate with the default rules, and the file of its keys."""
+def gate(
+    work: Path, upstream: int, name: str = "gatekeeper, default rules", more: str = ""
+) -> tuple[Peer, Path]:
+    """Return the gate with the default rules and ``more`` settings, and the file of its keys."""
+    work.mkdir(exist_ok=True)
     data = work / "data"
     data.mkdir()
     secret = os.urandom(32).hex().encode()
@@ -134,10 +137,10 @@ def gate(work: Path, upstream: int) -> tuple[Peer, Path]:
         f"ops: {{port: {free_port()}}}\nadmin: {{enabled: false}}\n"
         f"upstreams:\n  - {{name: bench, urls: ['http://127.0.0.1:{upstream}']}}\n"
         f"geoip: {{databases: [{databases}], networks: [{geo / 'networks.yaml'}]}}\n"
-        f"decision_log: {{directory: {data / 'decisions'}}}\n"
+        f"decision_log: {{directory: {data / 'decisions'}}}\n{more}"
     )
     command = [sys.executable, "-m", "gatekeeper", "serve", "--settings", str(settings)]
-    return Peer("gatekeeper, default rules", command, port), keys
+    return Peer(name, command, port), keys
 
 
 def peers(work: Path, upstream: int) -> list[Peer]:
@@ -280,24 +283,32 @@ def main() -> None:
                 wait_for(peer.port, process)
                 peer.pid = process.pid
             for stream in (False, True):
-                measure(field, keys, arguments.rounds, arguments.total, stream=stream)
+                measure(
+                    field,
+                    dict.fromkeys((peer.name for peer in field), keys),
+                    arguments.rounds,
+                    arguments.total,
+                    stream=stream,
+                )
         finally:
             for process in started:
                 process.kill()
                 process.wait()
 
 
-def measure(field: list[Peer], keys: Path, rounds: int, total: int, *, stream: bool) -> None:
-    """Run interleaved rounds of one kind of call and print them."""
+def measure(
+    field: list[Peer], keys: dict[str, Path], rounds: int, total: int, *, stream: bool
+) -> None:
+    """Run interleaved rounds of one kind of call and print them, against the first of ``field``."""
     total = total // 6 if stream else total
     for peer in field:
-        load(peer, keys, max(200, total // 10), stream=stream)  # warm up
+        load(peer, keys[peer.name], max(200, total // 10), stream=stream)  # warm up
     figures: dict[str, list[float]] = {peer.name: [] for peer in field}
     for _ in range(rounds):
         for peer in field:
-            figures[peer.name].append(load(peer, keys, total, stream=stream))
+            figures[peer.name].append(load(peer, keys[peer.name], total, stream=stream))
     print(f"\n{'streamed, 22 chunks' if stream else 'not streamed'}: CPU us a request")
-    base = statistics.median(figures["aiohttp pass-through"])
+    base = statistics.median(figures[field[0].name])
     for name, found in figures.items():
         middle = statistics.median(found)
         print(

@@ -57,7 +57,7 @@ class StoreLine(asyncio.Protocol):
 
     def __init__(self, deadline_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self.deadline_s = deadline_s
+        self._deadline_s = deadline_s
         self._reader = Reader(notEnoughData=_NOTHING)
         self._waiting: deque[_Asked] = deque()
         self._transport: asyncio.Transport | None = None
@@ -75,6 +75,13 @@ class StoreLine(asyncio.Protocol):
         tail: _Parts = (str(len(keys)), *keys, *arguments)
         return self._ask(_packed(("EVALSHA", script.sha, *tail)), (script, tail))
 
+    def expect_within(self, deadline_s: float) -> None:
+        """Give answers so long from now on; setting the line up may take longer."""
+        self._deadline_s = deadline_s
+        if self._watch is not None:  # for nothing, or it would not be set up
+            self._watch.cancel()
+            self._watch = None
+
     def _ask(self, packed: bytes, script: _Call | None) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self.failure is not None or self._transport is None:
@@ -83,7 +90,7 @@ class StoreLine(asyncio.Protocol):
         self._transport.write(packed)
         self._waiting.append((answer, self._loop.time(), script))
         if self._watch is None:
-            self._watch = self._loop.call_later(self.deadline_s, self._look)
+            self._watch = self._loop.call_later(self._deadline_s, self._look)
         return answer
 
     def fail(self, kind: str) -> None:
@@ -143,7 +150,7 @@ class StoreLine(asyncio.Protocol):
         self._watch = None
         if not self._waiting:
             return
-        left_s = self._waiting[0][1] + self.deadline_s - self._loop.time()
+        left_s = self._waiting[0][1] + self._deadline_s - self._loop.time()
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._look)
             return
@@ -182,7 +189,7 @@ async def dial(access: StoreAccess, deadline_s: float) -> StoreLine:
     try:
         async with asyncio.timeout(access.connect_s):
             line = await _connect(access, await _find(access))
-            line.deadline_s = deadline_s
+            line.expect_within(deadline_s)
             return line
     except TimeoutError as error:
         raise StoreError("connect") from error

@@ -40,7 +40,9 @@ from gatekeeper.policy.words import (
     Assurance,
     CredentialStatus,
     GateMode,
+    Mode,
     NetworkKind,
+    OnFailure,
     Reason,
     Tier,
     Unit,
@@ -302,6 +304,30 @@ def test_longest_wait_speaks() -> None:
     late = limit_status(unit=Unit.COST, retry_after_s=60.0)
     decision = ended(judge(facts(), rules()), soon, late)
     assert decision.reason is Reason.SPENDING_LIMIT_EXCEEDED
+
+
+@pytest.mark.parametrize("observe", [True, False])
+def test_h30_a_limit_that_could_not_be_asked_is_no_limit_reached(*, observe: bool) -> None:
+    """A rule that is closed makes the call unavailable, whatever else had no room."""
+    short = limit_status(rule="a", retry_after_s=60.0, failed=OnFailure.LOCAL_SHARE)
+    closed = limit_status(rule="b", retry_after_s=1.0, failed=OnFailure.CLOSED)
+    decision = ended(judge(facts(), rules()), short, closed, observe=observe)
+    assert (decision.verdict, decision.reason) == (
+        Verdict.UNAVAILABLE,
+        Reason.SERVICE_UNAVAILABLE,
+    )
+    assert [(found.rule, found.verdict, found.detail) for found in decision.findings] == [
+        ("a", Verdict.RATE_LIMITED, "store failed: local_share"),
+        ("b", Verdict.UNAVAILABLE, "store failed: closed"),
+    ]
+    assert decision.admits is observe
+
+
+def test_h31_a_closed_rule_in_shadow_refuses_nothing() -> None:
+    """It shows what it would have done."""
+    closed = limit_status(mode=Mode.SHADOW, retry_after_s=1.0, failed=OnFailure.CLOSED)
+    decision = ended(judge(facts(), rules()), closed)
+    assert (decision.verdict, decision.shadow_verdict) == (Verdict.ALLOW, Verdict.UNAVAILABLE)
 
 
 def test_worse_standing_outlives_the_limits() -> None:

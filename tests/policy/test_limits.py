@@ -448,3 +448,28 @@ def test_any_two_names_have_two_partitions(first: str, second: str) -> None:
     """No caller lands in another's bucket by its choice of name."""
     of = [partition(("account",), facts(account=Account(name))) for name in (first, second)]
     assert (of[0] == of[1]) == (first == second)
+
+
+@given(st.integers(1, MAX_UNITS), st.integers(1, 100_000), st.integers(1, 1_000))
+def test_shares_add_up_to_no_more_than_the_whole(amount: int, period_s: int, among: int) -> None:
+    """Each node's part of rate and burst, unless it is the least there can be."""
+    whole = Rate.of(amount, period_s)
+    part = whole.shared(among)
+    assert part.over == whole.over
+    numerator = part.whole * part.over + part.part
+    assert numerator * among <= whole.whole * whole.over + whole.part or numerator == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "burst", "among", "left"),
+    [
+        (Unit.REQUESTS, 10, 4, 2),
+        (Unit.COST, 10, 4, 2.5),
+        (Unit.CONCURRENCY, 3, 4, 1),
+        (Unit.REQUESTS, 10, 1, 10),
+    ],
+)
+def test_a_share_of_a_quota(unit: Unit, burst: int, among: int, left: float) -> None:
+    """Whole units where only those exist, and never nothing."""
+    of = Quota.of(rule(unit=unit, burst=burst)).shared(among)
+    assert (of.burst, of.limit) == (left * MICRO, left)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gatekeeper.policy.model import LimitStatus
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers, retry_after_s
-from gatekeeper.policy.words import Mode, Unit
+from gatekeeper.policy.words import Mode, OnFailure, Unit
 
 
 def status(**changes: Any) -> LimitStatus:
@@ -78,6 +78,8 @@ def test_several_quotas_of_a_unit_are_told_apart() -> None:
         status(per=()),
         status(per=("account", "campaign")),
         status(mode=Mode.SHADOW),
+        status(failed=OnFailure.OPEN),
+        status(failed=OnFailure.CLOSED),
     ],
 )
 def test_h34_only_enforced_quotas_of_the_caller_are_told(hidden: LimitStatus) -> None:

@@ -79,3 +79,4 @@ async def piped(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[P
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.sleep(0)  # what is aborted closes in the next round of the loop

@@ -18,6 +18,7 @@ from gatekeeper.policy.words import (
     LookupStatus,
     Mode,
     NetworkKind,
+    OnFailure,
     Tier,
     Unit,
 )
@@ -220,5 +221,6 @@ def some_limits() -> st.SearchStrategy[Any]:
         mode=st.sampled_from(Mode),
         remaining=st.floats(0, 1e9),
         retry_after_s=st.sampled_from((0.0, 0.0, 1.5, 60.0, float("inf"))),
+        failed=st.sampled_from((None, *OnFailure)),
     )
     return st.lists(status, max_size=3).map(tuple)

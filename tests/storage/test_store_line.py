@@ -1,0 +1,126 @@
+"""One line for all calls: order, deadlines, refusals, and what cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from support.limits import access_to
+from support.pipe import piped
+
+from gatekeeper.storage.store_line import Script, StoreError, StoreLine, dial
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.valkey import Server
+
+
+@pytest.fixture
+async def line(valkey: Server) -> AsyncIterator[StoreLine]:
+    """Return a line to Valkey."""
+    found = await dial(access_to(valkey.address), 5.0)
+    yield found
+    found.fail("closed")
+
+
+async def test_answers_come_in_order(line: StoreLine) -> None:
+    """A thousand commands at once share the line, and each gets its own answer."""
+    answers = await asyncio.gather(*(line.command("ECHO", str(n)) for n in range(1_000)))
+    assert answers == [str(n).encode() for n in range(1_000)]
+
+
+async def test_a_refusal_ends_the_line_with_its_kind(line: StoreLine) -> None:
+    """What a store cannot do once it cannot do for the next call either."""
+    with pytest.raises(StoreError, match="err"):
+        await line.run(Script.of("return redis.call('NONSENSE')"), [])
+    with pytest.raises(StoreError):
+        await line.command("PING")
+    assert line.closed.done()
+
+
+async def test_h30_silence_ends_the_line_for_all_that_wait(valkey: Server) -> None:
+    """The deadline of the oldest is that of all: nobody waits for a line that hangs."""
+    async with piped(valkey.port) as pipe:
+        line = await dial(access_to(pipe.address), 0.05)
+        pipe.delay_s = 60.0
+        first = line.command("PING")
+        answers = await asyncio.gather(
+            first, *(line.command("PING") for _ in range(9)), return_exceptions=True
+        )
+        assert {str(answer) for answer in answers} == {"deadline"}
+
+
+async def test_the_patience_of_setting_up_ends_with_it(valkey: Server) -> None:
+    """Nothing of the longer wait for a connection is left once the line is there."""
+    line = await dial(access_to(valkey.address, connect_ms=60_000), 5.0)
+    assert line._watch is None
+    await line.command("PING")
+    assert line._watch is not None
+    assert line._watch.when() - asyncio.get_running_loop().time() <= 5.0
+    line.fail("closed")
+
+
+async def test_a_connection_that_is_cut_fails_what_waits(valkey: Server) -> None:
+    """At once, not at the deadline."""
+    async with piped(valkey.port) as pipe:
+        line = await dial(access_to(pipe.address), 60.0)
+        pipe.delay_s = 60.0
+        waiting = line.command("PING")
+        pipe.cut()
+        with pytest.raises(StoreError, match="connection"):
+            await waiting
+
+
+@contextlib.asynccontextmanager
+async def saying(*lines: bytes) -> AsyncIterator[str]:
+    """Serve whoever connects these lines, one for each chunk that comes in."""
+    under_way: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.append(asyncio.current_task())
+        with contextlib.suppress(OSError):
+            for each in lines:
+                await reader.read(65_536)
+                writer.write(each)
+            await reader.read(65_536)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.gather(*filter(None, under_way))
+        await asyncio.sleep(0)  # what is aborted closes in the next round of the loop
+
+
+@pytest.mark.parametrize("nonsense", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+more\r\n"])
+async def test_what_is_not_an_answer_ends_the_line(nonsense: bytes) -> None:
+    """Another protocol, or an answer that nobody asked for, is no reason to crash."""
+    async with saying(b"%0\r\n", nonsense) as address:
+        line = await dial(access_to(address), 5.0)
+        answer = line.command("PING")
+        await line.closed
+        assert line.failure is not None
+        assert str(line.failure) == "protocol"
+        await asyncio.wait((answer,))
+        assert answer.exception() is None or str(answer.exception()) == "protocol"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (b"-WRONGPASS invalid username-password pair\r\n", "wrongpass"),
+        (b"-SECRET the label of a metric is of our own words\r\n", "other"),
+        (b"-LOADING the dataset\r\n", "loading"),
+    ],
+)
+async def test_who_is_not_let_in_is_told_why(said: bytes, kind: str) -> None:
+    """By a word of a closed list."""
+    async with saying(said) as address:
+        with pytest.raises(StoreError) as raised:
+            await dial(access_to(address), 5.0)
+        assert raised.value.kind == kind
