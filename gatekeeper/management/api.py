@@ -112,6 +112,11 @@ class ManagementApi:
             answer.force_close()
         return answer
 
+    async def finished(self, within_s: float) -> None:
+        """Wait for changes under way whose callers are gone."""
+        if self._acting:
+            await asyncio.wait(self._acting, timeout=within_s)
+
     async def _answer(self, visit: _Visit) -> StreamResponse | Problem:
         request = visit.request
         if wrong := authority_problem(request.headers, self._hosts):

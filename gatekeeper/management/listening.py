@@ -72,7 +72,12 @@ async def listening_admin(
         on_error=on_error,
     )
     listening = await asyncio.get_running_loop().create_server(
-        server, settings.admin.host, settings.admin.port, ssl=tls
+        server,
+        settings.admin.host,
+        settings.admin.port,
+        ssl=tls,
+        ssl_handshake_timeout=settings.deadlines.headers_s if tls else None,
+        ssl_shutdown_timeout=_GOODBYE_S if tls else None,
     )
     try:
         yield listening.sockets[0].getsockname()[1]
@@ -81,3 +86,4 @@ async def listening_admin(
         server.leaving = True
         server.close_idle()
         await server.shutdown(_GOODBYE_S)
+        await api.finished(_GOODBYE_S)
