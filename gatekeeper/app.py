@@ -30,7 +30,7 @@ from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.management.decisions import DecisionDesk
 from gatekeeper.management.listening import listening_admin
 from gatekeeper.management.services import Services, Subkeys
-from gatekeeper.management.status import Node
+from gatekeeper.management.status import LimitStore, Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
@@ -248,6 +248,7 @@ class App:
                 log,
                 usage,
                 lambda: self.ready,
+                lambda: LimitStore(shared=False, answering=True),
                 self.live.nodes,
             )
             await self._listen_admin(
