@@ -36,6 +36,10 @@ unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covere
 	$(PY) -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
 	$(PY) -m coverage report --skip-covered --include='gatekeeper/policy/*' --fail-under=100
 
+.PHONY: test-fleet
+test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
+	$(PY) -m pytest -m fleet $(ARGS)
+
 # Tests of pages drive Debian's Chromium; where it cannot be had they are skipped.
 APT := apt-get install --yes --no-install-recommends chromium
 
@@ -86,6 +90,13 @@ wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment
 	cd $(WHEEL)/project && ../venv/bin/python -c 'import gatekeeper, sys; sys.exit("site-packages" not in gatekeeper.__file__)'
 	cd $(WHEEL)/project && ../venv/bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider $(ARGS)
 
+# --- the container image ---
+
+.PHONY: image
+image: $(DEV_READY) ## Build the image with docker, podman or buildah and test it (BASE, TAG, ENGINE, BUILD_FLAGS)
+	BASE='$(BASE)' TAG='$(TAG)' ENGINE='$(ENGINE)' BUILD_FLAGS='$(BUILD_FLAGS)' \
+		$(PY) -m pytest -v -s -p no:cacheprovider tests/optional/check_image.py $(ARGS)
+
 # --- what is made from other files ---
 
 .PHONY: docs
@@ -100,9 +111,11 @@ LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --no-
 
 .PHONY: lock
 lock: $(DEV_READY) ## Pin requirements anew after a change in pyproject.toml (UPGRADE=1: newer releases)
-	cd requirements && touch run.txt dev.txt build.txt
+	cd requirements && touch run.txt tracing.txt dev.txt build.txt
 	$(LOCK) --output-file requirements/run.txt pyproject.toml
-	cat requirements/run.txt >>requirements/dev.txt
+	cat requirements/run.txt >>requirements/tracing.txt
+	$(LOCK) --extra tracing --output-file requirements/tracing.txt pyproject.toml
+	cat requirements/tracing.txt >>requirements/dev.txt
 	$(LOCK) --all-extras --output-file requirements/dev.txt pyproject.toml
 	cat requirements/dev.txt >requirements/build.txt
 	$(LOCK) --only-build-deps --build-deps-for editable --output-file requirements/build.txt pyproject.toml

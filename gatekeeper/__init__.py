@@ -6,6 +6,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
 ``management``     the management API: operations, roles, audit, OpenAPI
+``alerts``         watches conditions of this process and posts their changes
 ``live``           follows what changes under way: rule files, network data, the records
 ``sandbox_vendor`` a vendor of identity checks to try step-up on
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
@@ -16,6 +17,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
 ``facts``          observes: client address, network, credentials, accounts
 ``verification``   step-up: links, pages, cases under way, and the vendors of identity checks
+``tracing``        spans of sampled calls (an extra)
 ``storage``        remembers: limiter state, records (SQL), decision log
 ``upstream``       forwards, streams, cancels, and picks which upstream
 ``dialects``       one file per API family: cost, usage and refusal bodies

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Final, Self
 import aiohttp
 import structlog
 
+from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.delivery import Delivery
-from gatekeeper.facts.address import TrustedProxies
+from gatekeeper.facts.address import TrustedProxies, parse_address
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Door, Gate, Parts, Snapshot
+from gatekeeper.limits import keeping_limits
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.outcome import What
@@ -38,6 +40,7 @@ from gatekeeper.policy.words import CredentialKind, GateMode
 from gatekeeper.sources import (
     StartError,
     admin_tls,
+    alert_secret,
     listener_tls,
     load_rules,
     master_secret,
@@ -45,6 +48,8 @@ from gatekeeper.sources import (
     records_url,
     route_of,
     rules_archive,
+    store_access,
+    tracing_of,
     try_rules,
     unknown_owners,
     vendor_of,
@@ -54,7 +59,6 @@ from gatekeeper.storage.audit import AuditTrail
 from gatekeeper.storage.cases import Cases
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
-from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.notes import Notes
 from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.records import Records
@@ -67,10 +71,16 @@ from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.service import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.facts.network import NetworkSource
+    from gatekeeper.limits import Limits
     from gatekeeper.settings import Listener, Settings
+    from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.tracing import Tracing
+    from gatekeeper.upstream.client import Client
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
@@ -113,6 +123,7 @@ class App:
         self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._servers: list[tuple[asyncio.Server, GateServer]] = []
+        self._tracing: Tracing | None = None
 
     @classmethod
     async def start(
@@ -186,12 +197,21 @@ class App:
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
-        limiter = MemoryLimiter()
+        limits = await self._exit.enter_async_context(
+            keeping_limits(
+                settings.store,
+                store_access(settings, environ),
+                gate_id=new_id(self._clock()),
+                chance=random.random,
+                metrics=metrics,
+            )
+        )
         routes = RouteTable(
             [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
+        traced, sender = self._traced(environ, limits.limiter, client)
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
@@ -205,16 +225,26 @@ class App:
                 authenticator=Authenticator(
                     directory, subkey=derive(secret, "credentials"), tokens=tokens
                 ),
-                limiter=limiter,
+                limiter=traced,
                 log=log,
                 routes=routes,
                 delivery=Delivery(
-                    settings, self._clock, directory, limiter, log, routes, client, metrics, usage
+                    settings,
+                    self._clock,
+                    directory,
+                    traced,
+                    log,
+                    routes,
+                    sender,
+                    metrics,
+                    usage,
+                    self._tracing,
                 ),
                 links=links,
                 metrics=metrics,
                 usage=usage,
                 own_page=self.verification.pages.answer,
+                tracing=self._tracing,
             ),
             snapshot,
         )
@@ -231,14 +261,29 @@ class App:
         )
         await self.live.start()
         self._spawn(self.live.run())
-        self._declare_gauges(directory, log, limiter)
+        if settings.alerts.webhook_url:
+            alerts = alerts_of(
+                settings,
+                alert_secret(settings, environ),
+                gate=self.gate,
+                live=self.live,
+                limits=limits,
+                directory=directory,
+                log=log,
+                metrics=metrics,
+                clock=self._unix_s,
+                new_id=lambda: new_id(self._clock()).replace("dec_", "evt_"),
+                chance=random.random,
+            )
+            self._spawn(alerts.run())
+        self._declare_gauges(directory, log)
         metrics.gauge(
             "gatekeeper_usage_waiting", "Rows of usage not yet recorded.", lambda: usage.waiting
         )
         metrics.gauge(
             "gatekeeper_usage_dropped", "Calls whose usage had no room.", lambda: usage.dropped
         )
-        await self._listen(log)
+        await self._listen(log, limits)
         if settings.admin.enabled:
             node = Node(
                 settings.name,
@@ -290,6 +335,16 @@ class App:
             )
         except OSError as error:
             raise StartError([Mistake("settings", None, "admin", str(error))]) from error
+
+    def _traced(
+        self, environ: Mapping[str, str], limiter: Limiter, client: Client
+    ) -> tuple[Limiter, Client]:
+        """Return limiter and client as they are, or with spans where traces are configured."""
+        self._tracing = tracing = tracing_of(self.settings, environ)
+        if tracing is None:
+            return limiter, client
+        self._exit.push_async_callback(asyncio.to_thread, tracing.close)
+        return tracing.limiter(limiter), tracing.client(client)
 
     def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
         """Say that behind a balancer that is not trusted, no caller would have a region."""
@@ -374,9 +429,7 @@ class App:
         """Keep the opaque accounts that became known since the last refresh."""
         await directory.refresh(self._unix_s())
 
-    def _declare_gauges(
-        self, directory: Directory, log: DecisionLog, limiter: MemoryLimiter
-    ) -> None:
+    def _declare_gauges(self, directory: Directory, log: DecisionLog) -> None:
         gauge = self.metrics.gauge
         gauge("gatekeeper_active_calls", "Calls under way.", lambda: self.gate.active)
         gauge("gatekeeper_log_written", "Records written.", lambda: log.written)
@@ -387,12 +440,6 @@ class App:
             "gatekeeper_records_stale_seconds",
             "Age of the accounts and keys served.",
             lambda: directory.staleness_s(self._unix_s()),
-        )
-        gauge("gatekeeper_limit_cells", "Buckets and pools kept.", lambda: len(limiter))
-        gauge(
-            "gatekeeper_limit_overflowed",
-            "Claims that shared an overflow bucket because too many partitions are in use.",
-            lambda: limiter.overflowed,
         )
         gauge(
             "gatekeeper_network_problems",
@@ -449,7 +496,7 @@ class App:
             lambda: {(each.name, each.revision): 1 for each in sources()},
         )
 
-    async def _listen(self, log: DecisionLog) -> None:
+    async def _listen(self, log: DecisionLog, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         try:
             for listener in self.settings.listeners:
@@ -468,7 +515,7 @@ class App:
                 self._exit.callback(listening.close)
                 self.ports.append(listening.sockets[0].getsockname()[1])
             checks = {"draining": lambda: self.ready, "decision_log": lambda: log.accepting}
-            ops = ops_app(self.metrics, checks)
+            ops = ops_app(self.metrics, checks | limits.checks, limits.degraded)
             self.ops_port = await self._exit.enter_async_context(
                 listening_ops(ops, self.settings.ops)
             )
@@ -479,8 +526,12 @@ class App:
         trusted = TrustedProxies(listener.trusted_proxies)
         modes = frozenset(map(CredentialKind, listener.credentials))
         door = Door.of(modes, listener.forwarded_header, trusted)
+        handle: Callable[[BaseRequest], Awaitable[StreamResponse]]
+        handle = partial(self.gate.handle, door)
+        if self._tracing is not None:
+            handle = self._tracing.serving(handle, believes=partial(_comes_from, trusted))
         return GateServer(
-            partial(self.gate.handle, door),
+            handle,
             deadlines=self.settings.deadlines,
             sizes=self.settings.sizes,
             trusted=trusted if listener.proxy_protocol else None,
@@ -495,6 +546,13 @@ class App:
             return
         self.metrics.count("gatekeeper_parser_refusals", kind)
         self._log.info("refused_by_parser", kind=kind, peer=_cut(peer))
+
+
+def _comes_from(proxies: TrustedProxies, request: BaseRequest) -> bool:
+    """Tell whether a request was sent by one of ``proxies``."""
+    peer = getattr(request.protocol, "peer", "")
+    address = None if proxies.empty else parse_address(peer.partition("%")[0])
+    return address is not None and address in proxies
 
 
 def _cut(peer: str) -> str:

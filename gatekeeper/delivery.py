@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.limiter import Limiter, Reservation
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
+    from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Answer, Client
     from gatekeeper.upstream.routes import RouteTable
 
@@ -67,6 +68,7 @@ class Delivery:
     client: Client
     metrics: Metrics
     usage: UsageBook
+    tracing: Tracing | None = None
 
     async def deliver(self, call: Admitted) -> StreamResponse:
         """Forward one call. Success, error and a caller that hangs up are settled alike."""
@@ -199,6 +201,8 @@ class _Outcome:
         estimated = "yes" if usage.estimated else "no"
         metrics.count("gatekeeper_tokens", "input", estimated, by=usage.input_tokens)
         metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
+        if delivery.tracing is not None:
+            delivery.tracing.settled(upstream, self.failure or ending, usage)
 
     def _count(self, usage: Usage) -> None:
         facts = self._admitted.facts

@@ -1,6 +1,6 @@
 """A model endpoint without a model: OpenAI chat completions and Anthropic messages, for trying out.
 
-``python -m gatekeeper.demo`` serves it. Answers are the same for the same question and usage is
+``gatekeeper demo`` serves it. Answers are the same for the same question and usage is
 plausible, so that everything in front of it can be seen to work. It checks requests as the real
 services do where SDKs and gateways depend on it.
 """
@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import click
 from aiohttp import web
 
 if TYPE_CHECKING:
@@ -381,18 +380,3 @@ def _anthropic_error(refused: _RefusedError) -> web.Response:
     kind = kinds.get(refused.status, "invalid_request_error")
     error = {"type": kind, "message": refused.message}
     return web.json_response({"type": "error", "error": error}, status=refused.status)
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8081, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--first-token-s", default=0.2, show_default=True, help="Pause before an answer.")
-@click.option("--token-s", default=0.02, show_default=True, help="Pause before each token.")
-def main(host: str, port: int, first_token_s: float, token_s: float) -> None:
-    """Serve a model endpoint without a model, for trying out what stands in front of it."""
-    settings = DemoSettings(first_token_s=first_token_s, token_s=token_s)
-    web.run_app(build_demo_app(settings), host=host, port=port, handler_cancellation=True)
-
-
-if __name__ == "__main__":
-    main()

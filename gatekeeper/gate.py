@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
+    from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.routes import RouteTable
     from gatekeeper.verification.links import LinkSigner
 
@@ -125,6 +126,7 @@ class Parts:
     usage: UsageBook
     own_page: Callable[[PageCall], Awaitable[StreamResponse]]
     """Answers a path under :data:`OWN_PATHS`."""
+    tracing: Tracing | None = None
 
 
 class Gate:
@@ -259,6 +261,8 @@ class Gate:
             )
         took_us = parts.clock().monotonic_us - case.at.monotonic_us
         parts.metrics.observe("gatekeeper_decision_seconds", took_us * 1e-6)
+        if parts.tracing is not None:
+            parts.tracing.decided(decision, facts.call.dialect, facts.call.method)
         return decision
 
     def _concluded(

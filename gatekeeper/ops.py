@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from gatekeeper.telemetry import Metrics
 
 
-def ops_app(metrics: Metrics, checks: Mapping[str, Callable[[], bool]]) -> web.Application:
+def ops_app(
+    metrics: Metrics,
+    checks: Mapping[str, Callable[[], bool]],
+    degraded: Mapping[str, Callable[[], bool]] | None = None,
+) -> web.Application:
     """Return an application with ``/healthz``, ``/readyz`` and ``/metrics``.
 
-    ``/readyz`` is 503 and names each of ``checks`` that does not hold.
+    ``/readyz`` is 503 and names each of ``checks`` that does not hold. It also names what is
+    ``degraded``, which is no reason to take this gate out: its calls are still served as declared.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -25,7 +30,9 @@ def ops_app(metrics: Metrics, checks: Mapping[str, Callable[[], bool]]) -> web.A
 
     async def readyz(_: web.Request) -> web.Response:
         wrong = [name for name, holds in checks.items() if not holds()]
-        return web.Response(status=503 if wrong else 200, text="\n".join(wrong or ["ready"]) + "\n")
+        lines = wrong or ["ready"]
+        lines += [f"degraded: {name}" for name, holds in (degraded or {}).items() if holds()]
+        return web.Response(status=503 if wrong else 200, text="\n".join(lines) + "\n")
 
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(

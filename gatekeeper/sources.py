@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import ssl
+import time
 from typing import TYPE_CHECKING, Final
 
 from yarl import URL
@@ -13,6 +15,7 @@ from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import SecretSource
 from gatekeeper.storage.cases_schema import TryRules
+from gatekeeper.storage.redis_client import read_access
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import load_or_create_secret, read_secret
 from gatekeeper.upstream.routes import Endpoint, Route
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, StepUp, Upstream
+    from gatekeeper.storage.redis_client import StoreAccess
+    from gatekeeper.tracing import Tracing
     from gatekeeper.verification.vendor import Vendor
 
 _DAY_S: Final = 86_400.0
@@ -151,6 +156,34 @@ def vendor_of(
     )
 
 
+def tracing_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
+    """Return what makes traces, if it is configured; raises :class:`StartError`."""
+    if not settings.tracing.endpoint:
+        return None
+    try:
+        from gatekeeper.tracing import Tracing  # noqa: PLC0415 - an extra that not everybody has
+    except ImportError as error:
+        wrong = "Traces need more packages: pip install 'gatekeeper[tracing]'."
+        raise StartError([Mistake("settings", None, "tracing.endpoint", wrong)]) from error
+    headers: dict[str, str] = {}
+    for header in settings.tracing.headers:
+        secret = read_secret(header.value, environ)
+        if isinstance(secret, Mistake):
+            raise StartError([secret])
+        headers[header.name] = secret.decode()
+    return Tracing(settings.tracing, headers, clock_ns=time.time_ns, chance=random.random)
+
+
+def alert_secret(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return what signs alerts, empty when none are sent; raises :class:`StartError`."""
+    if not settings.alerts.webhook_url or settings.alerts.secret is None:
+        return ""
+    secret = read_secret(settings.alerts.secret, environ)
+    if isinstance(secret, Mistake):
+        raise StartError([secret])
+    return secret.decode()
+
+
 def listener_tls(listener: Listener) -> ssl.SSLContext | None:
     """Return the TLS context of a listener; raises :class:`StartError` for files that are wrong."""
     if listener.tls is None:
@@ -167,6 +200,19 @@ def admin_tls(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.admin.tls.certificate, settings.admin.tls.key)
     return context
+
+
+def store_access(settings: Settings, environ: Mapping[str, str]) -> StoreAccess | None:
+    """Return how the limits' store is reached, ``None`` for limits of this process alone.
+
+    Raises :class:`StartError` for a secret or certificate that cannot be read.
+    """
+    if settings.store.kind == "memory":
+        return None
+    access = read_access(settings.store, environ)
+    if isinstance(access, Mistake):
+        raise StartError([access])
+    return access
 
 
 def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:

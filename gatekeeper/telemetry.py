@@ -54,6 +54,10 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_alert_messages": (
+        "Messages to the webhook of alerts: delivered, retried, given_up.",
+        ("outcome",),
+    ),
     "gatekeeper_admin_requests": (
         "Requests of the management API by operation and HTTP status.",
         ("operation", "status"),
@@ -67,10 +71,16 @@ _COUNTERS: Final = {
         "Webhooks of identity vendors, and what became of them.",
         ("vendor", "outcome"),
     ),
+    "gatekeeper_store_failures": ("Failures of the limits' store by kind.", ("kind",)),
+    "gatekeeper_limits_without_store": (
+        "Calls judged while the limits' store could not answer, by what decided them.",
+        ("behaviour",),
+    ),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {
     "gatekeeper_decision_seconds": "Time from a request's arrival to its decision, body included.",
+    "gatekeeper_store_seconds": "Time of a reservation in the limits' store.",
     "gatekeeper_first_byte_seconds": "Time from forwarding to the upstream's status line.",
 }
 _BUCKETS: Final = (
@@ -104,6 +114,11 @@ class Metrics(Collector):
     def value(self, name: str, *labels: str) -> float:
         """Return what a counter stands at."""
         return self._counts[name].get(labels, 0.0)
+
+    def total(self, name: str, first: str) -> float:
+        """Return the sum over all label sets of a counter whose first label is ``first``."""
+        counts = list(self._counts[name].items())
+        return sum(count for labels, count in counts if labels[:1] == (first,))
 
     def observe(self, name: str, seconds: float) -> None:
         """Add one duration to a histogram declared in this module."""

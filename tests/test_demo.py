@@ -10,9 +10,8 @@ import openai
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
-from click.testing import CliRunner
 
-from gatekeeper.demo import DemoSettings, build_demo_app, main
+from gatekeeper.demo import DemoSettings, build_demo_app
 from gatekeeper.dialects import dialect_for
 from gatekeeper.policy.model import Usage
 
@@ -234,10 +233,3 @@ async def test_pauses_are_kept() -> None:
             assert slept == [0.5, 0.25, 0.25]
             await client.chat.completions.create(model="m", messages=QUESTION, max_tokens=3)
             assert slept[3:] == [1.25]
-
-
-def test_command_line_has_help() -> None:
-    """The command tells its options."""
-    shown = CliRunner().invoke(main, ["--help"])
-    assert shown.exit_code == 0
-    assert "--port" in shown.output

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "geoip" / "README.md"])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
-OURS = ["README.md", "docs/records.md", "docs/sidecar.md"]
+OURS = [
+    "README.md",
+    "docs/monitoring.md",
+    "docs/operations.md",
+    "docs/records.md",
+    "docs/sidecar.md",
+]
 """Pages whose examples of YAML and variables are checked here; others have tests of their own."""
 
 FENCE = re.compile(r"^ {0,3}```(\w*)\n(.*?)^ {0,3}```$", re.MULTILINE | re.DOTALL)
@@ -106,7 +112,7 @@ def test_the_picture_can_be_read_by_everybody() -> None:
 def test_files_that_are_named_exist(page: str) -> None:
     """A path of the project in inline code leads to a file or folder."""
     of_the_reader = {"rules/ours.yaml", "rules/ours-limits.yaml", "rules/cases/ours.yaml"}
-    folders = "bench|docs|geoip|gatekeeper|requirements|rules|tests"
+    folders = "bench|deploy|docs|geoip|gatekeeper|requirements|rules|tests"
     for span in spans(page):
         path = span.split("::")[0]
         if re.fullmatch(rf"({folders})/[\w./-]*", path) and path not in of_the_reader:

@@ -42,21 +42,26 @@ def pins(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9.-]+)(?:\[[a-z0-9,-]+\])?==(\S+)", text, re.MULTILINE))
 
 
-def declared(*, everything: bool) -> list[Requirement]:
-    """Return the requirements that pyproject.toml names, of all extras if asked."""
-    extras = PROJECT["project"]["optional-dependencies"].values() if everything else []
-    lines = [*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
-    return [Requirement(line) for line in lines]
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+
+
+def declared(*extras: str) -> list[Requirement]:
+    """Return the requirements that pyproject.toml names, those of some extras too."""
+    more = [line for extra in extras for line in EXTRAS[extra]]
+    return [Requirement(line) for line in (*PROJECT["project"]["dependencies"], *more)]
 
 
 # --- requirements ---
 
 
-@pytest.mark.parametrize(("name", "everything"), [("run.txt", False), ("dev.txt", True)])
-def test_requirement_files_match_the_project(name: str, *, everything: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [("run.txt", ()), ("tracing.txt", ("tracing",)), ("dev.txt", tuple(EXTRAS))],
+)
+def test_requirement_files_match_the_project(name: str, extras: tuple[str, ...]) -> None:
     """Each declared package is pinned to a release that its declaration allows."""
     pinned = pins(name)
-    for requirement in declared(everything=everything):
+    for requirement in declared(*extras):
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
 
@@ -64,12 +69,12 @@ def test_requirement_files_match_the_project(name: str, *, everything: bool) -> 
 def test_requirement_files_agree_with_each_other() -> None:
     """What is tested is what runs: the same releases in all files."""
     run, dev, build = pins("run.txt"), pins("dev.txt"), pins("build.txt")
-    assert run.items() <= dev.items()
+    assert run.items() <= pins("tracing.txt").items() <= dev.items()
     assert {**dev, **build} == {**build, **dev}
     assert "hatchling" in build
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "build.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "tracing.txt", "dev.txt", "build.txt"])
 def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     """No line names an index, a file or an option; every pin has a SHA-256."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
@@ -86,9 +91,9 @@ def test_decisions_give_a_reason_for_each_dependency() -> None:
     section = text.split("## Dependencies")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| ([\w.-]+) \| (.+) \|$", section, re.MULTILINE))
     rows.pop("package")
-    assert set(rows) == {requirement.name for requirement in declared(everything=True)}
+    assert set(rows) == {requirement.name for requirement in declared(*EXTRAS)}
     run, _, extras = section.partition("### Extras")
-    for requirement in declared(everything=False):
+    for requirement in declared():
         assert f"| {requirement.name} |" in run
         assert f"| {requirement.name} |" not in extras
 

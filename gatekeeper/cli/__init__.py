@@ -9,6 +9,7 @@ from gatekeeper.cli.accounts import accounts
 from gatekeeper.cli.admin_keys import admin_keys
 from gatekeeper.cli.cases import cases
 from gatekeeper.cli.check import check
+from gatekeeper.cli.demo import demo
 from gatekeeper.cli.explain import explain
 from gatekeeper.cli.feeds import lists
 from gatekeeper.cli.geoip import geoip
@@ -47,5 +48,6 @@ for _command in (
     mode,
     admin_keys,
     sandbox_vendor,
+    demo,
 ):
     main.add_command(_command)

@@ -17,6 +17,7 @@ from gatekeeper.policy.words import (
     GateMode,
     Mode,
     NetworkKind,
+    OnFailure,
     Reason,
     Unit,
     Verdict,
@@ -220,15 +221,17 @@ def conclude(
     findings = standing.findings
     short = [status for status in limits if not status.fits]
     if short:
-        shadow = worst((shadow, Verdict.RATE_LIMITED))
-        findings += tuple(
-            Finding(status.rule, status.mode, Verdict.RATE_LIMITED, limit_reason(status))
-            for status in short
-        )
+        found = tuple(map(_short, short))
+        shadow = worst((shadow, *(finding.verdict for finding in found)))
+        findings += found
         enforced = [status for status in short if status.mode is Mode.ENFORCE]
         if enforced and verdict is Verdict.ALLOW:
-            longest = max(enforced, key=lambda status: status.retry_after_s)
-            verdict, reason = Verdict.RATE_LIMITED, limit_reason(longest)
+            verdict = worst(f.verdict for f in found if f.mode is Mode.ENFORCE)
+            longest = max(
+                (status for status in enforced if _limit_verdict(status) is verdict),
+                key=lambda status: status.retry_after_s,
+            )
+            reason = limit_reason(longest)
     return Decision(
         id=decision_id,
         at=at,
@@ -246,8 +249,21 @@ def conclude(
     )
 
 
+def _short(status: LimitStatus) -> Finding:
+    detail = "" if status.failed is None else f"store failed: {status.failed.value}"
+    return Finding(status.rule, status.mode, _limit_verdict(status), limit_reason(status), detail)
+
+
+def _limit_verdict(status: LimitStatus) -> Verdict:
+    """Tell a quota without room from one that could not be asked."""
+    closed = status.failed is OnFailure.CLOSED
+    return Verdict.UNAVAILABLE if closed else Verdict.RATE_LIMITED
+
+
 def limit_reason(status: LimitStatus) -> Reason:
     """Return what a caller is told of a quota that had no room."""
+    if status.failed is OnFailure.CLOSED:
+        return Reason.SERVICE_UNAVAILABLE
     if math.isinf(status.retry_after_s):
         return Reason.REQUEST_EXCEEDS_LIMIT
     return _LIMIT_REASONS[status.unit]

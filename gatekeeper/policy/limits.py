@@ -22,7 +22,7 @@ What a drain floors away is kept as the bucket's remainder, in ``1 / over`` of a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -70,6 +70,11 @@ class Rate(NamedTuple):
             scaled = max(1, math.floor(scaled * tighten))
         over = period_s * scale
         return cls(scaled // over, scaled % over, over)
+
+    def shared(self, among: int) -> Rate:
+        """Return an equal part of the rate, rounded down to ``1 / over`` but never to nothing."""
+        scaled = max(1, (self.whole * self.over + self.part) // among)
+        return Rate(scaled // self.over, scaled % self.over, self.over)
 
 
 def drain(used: int, remainder: int, elapsed_us: int, rate: Rate) -> tuple[int, int]:
@@ -141,7 +146,8 @@ class Quota:
     """``burst`` in units."""
     period_s: float
     limit_per_period: float
-    on_store_failure: OnFailure
+    on_store_failure: OnFailure | None
+    """``None``: as the settings of the store say."""
 
     @classmethod
     def of(cls, rule: LimitRule, tighten: float = 1.0) -> Quota:
@@ -172,6 +178,13 @@ class Quota:
             limit_per_period=limit if leased else min(rule.amount, MAX_UNITS) * pace,
             on_store_failure=rule.on_store_failure,
         )
+
+    def shared(self, among: int) -> Quota:
+        """Return an equal part of the quota, no less than one unit, for one of several nodes."""
+        burst = max(MICRO, self.burst // among)
+        if self.unit in _WHOLE_UNITS:
+            burst -= burst % MICRO
+        return replace(self, burst=burst, rate=self.rate.shared(among), limit=burst / MICRO)
 
     def wait_s(self, used: int, remainder: int, amount: int) -> float:
         """Return the seconds until ``amount`` fits: 0 when it does, ``inf`` when it never will."""

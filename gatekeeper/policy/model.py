@@ -18,6 +18,7 @@ from gatekeeper.policy.words import (
     LookupStatus,
     Mode,
     NetworkKind,
+    OnFailure,
     Reason,
     Tier,
     Unit,
@@ -216,6 +217,8 @@ class LimitStatus(Struct, frozen=True, gc=False, omit_defaults=True):
     """What was left after this call was admitted, or as it stood when it was refused."""
     retry_after_s: float = 0.0
     """0 when the call fitted, ``math.inf`` when it can never fit."""
+    failed: OnFailure | None = None
+    """What the rule did because the store could not answer; ``None`` when it did."""
 
     @property
     def fits(self) -> bool:

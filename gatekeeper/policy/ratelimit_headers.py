@@ -11,7 +11,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from gatekeeper.policy.words import Mode, Unit
+from gatekeeper.policy.words import Mode, OnFailure, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,8 @@ _Quota: TypeAlias = tuple[Unit, float, float]
 """Unit, amount per period, period in seconds."""
 
 _ENFORCE: Final = Mode.ENFORCE
+_UNKNOWN: Final = frozenset({OnFailure.OPEN, OnFailure.CLOSED})
+"""Where a quota stands is not known when its rule did one of these instead of counting."""
 _CONCURRENCY: Final = Unit.CONCURRENCY
 
 
@@ -112,7 +114,7 @@ def retry_after_s(statuses: Sequence[LimitStatus]) -> int | None:
 
 def _is_told(status: LimitStatus) -> bool:
     per = status.per
-    mine = "account" in per or "key" in per
+    mine = ("account" in per or "key" in per) and status.failed not in _UNKNOWN
     return mine and "campaign" not in per and status.mode is _ENFORCE
 
 

@@ -291,8 +291,9 @@ class LimitFile(_Rule):
     """Tiers it applies to; all of them when left out."""
     when: When | None = None
     """Applies only when this CEL condition is true or unknown."""
-    on_store_failure: OnFailure = OnFailure.LOCAL_SHARE
-    """When the limiter's store cannot answer: let pass, refuse, or count this node's share."""
+    on_store_failure: OnFailure | None = None
+    """When the limiter's store cannot answer: let pass, refuse, or count this node's share. Left
+    out: as `store.on_failure` of the settings says."""
 
     @model_validator(mode="after")
     def _fits_its_unit(self) -> Self:

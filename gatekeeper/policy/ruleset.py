@@ -169,7 +169,8 @@ class LimitRule:
     """Tiers it applies to; all of them when the file names none."""
     when: Condition | None
     """Applies only when true or unknown (a limit never vanishes for want of a fact)."""
-    on_store_failure: OnFailure
+    on_store_failure: OnFailure | None
+    """``None``: as the settings of the store say."""
 
     @property
     def own(self) -> bool:

@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gatekeeper.policy.words import OnFailure
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(
@@ -255,6 +257,52 @@ class Health(_Part):
     """How long it stays out."""
 
 
+class StoreTls(_Part):
+    """TLS to the store (``rediss``); ``{}`` trusts the system's certificates."""
+
+    ca_file: Path | None = None
+    """PEM bundle that signs the store's certificate, instead of the system's."""
+    certificate: Path | None = None
+    """Client certificate, PEM, where the store asks for one; needs ``key``."""
+    key: Path | None = None
+
+
+class Store(_Part):
+    """Where limits are kept: in this process alone, or shared by a fleet in Redis or Valkey.
+
+    The store needs ``maxmemory-policy noeviction``: an evicted bucket is a free burst.
+    """
+
+    kind: Literal["memory", "standalone", "sentinel", "cluster"] = "memory"
+    addresses: tuple[str, ...] = ()
+    """``host:port`` of the server, or of Sentinels or Cluster nodes to ask first; for a standalone
+    server ``unix:/path`` too."""
+    master: str = ""
+    """Name under which the Sentinels know the server (``kind: sentinel`` only)."""
+    username: str = ""
+    """ACL user of the store; empty: the default user."""
+    password: SecretSource | None = None
+    sentinel_username: str = ""
+    sentinel_password: SecretSource | None = None
+    """For the Sentinels themselves, where they ask for one."""
+    database: Annotated[int, Field(ge=0, le=1023)] = 0
+    """Must be 0 in a Cluster."""
+    tls: StoreTls | None = None
+    prefix: str = Field(default="gatekeeper", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Begins every key, as the hash tag ``{prefix}``. Gates with the same one share limits."""
+    deadline_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Longest wait of a call for the store; then ``on_failure`` holds until it answers again."""
+    connect_ms: Annotated[int, Field(ge=1, le=60_000)] = 1_000
+    """Longest wait for a connection, which no call ever waits for."""
+    on_failure: OnFailure = OnFailure.LOCAL_SHARE
+    """While the store cannot answer: let pass, refuse with 503, or count on this node with each
+    limit divided by the number of nodes. A limit rule may say its own (``on_store_failure``); of
+    the rules that apply to a call, the strictest wins. With ``closed`` readiness turns red too."""
+    nodes: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many gate processes share the limits, for ``local_share``. Unset: those that were seen
+    in the store last; at least 1."""
+
+
 class StepUp(_Part):
     """Identity verification: the links to it, who carries it out, how long a proof is good."""
 
@@ -283,6 +331,59 @@ class StepUp(_Part):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Checks that one account may begin in a period; after that an admin decides."""
     attempts_period_days: Annotated[float, Field(gt=0)] = 30
+
+
+class TracingHeader(_Part):
+    """A header for the collector of traces, such as its API key."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+    value: SecretSource
+
+
+class TracingSettings(_Part):
+    """Traces in OpenTelemetry's form; needs ``pip install gatekeeper[tracing]``."""
+
+    endpoint: str = ""
+    """OTLP over HTTP, the whole URL (``http://collector:4318/v1/traces``). Empty: no traces."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Part of the calls that begin a trace here."""
+    follow_parents: Literal["trusted_proxies", "everyone"] = "trusted_proxies"
+    """Whose ``traceparent`` is continued, sampled or not as it says. Others' calls begin a trace
+    of their own: a stranger decides neither what is sampled nor which trace it joins."""
+    service_name: str = Field(default="gatekeeper", pattern=r"^[ -~]{1,64}$")
+    headers: tuple[TracingHeader, ...] = ()
+
+
+class AlertName(StrEnum):
+    """What the gate alerts of by itself."""
+
+    EMBARGO_HITS = "embargo_hits"
+    """Calls were refused by an embargo rule."""
+    STORE_DEGRADED = "store_degraded"
+    """The shared store of limits does not answer; the rules' ``on_store_failure`` is in force."""
+    RECORDS_STALE = "records_stale"
+    """Accounts and keys cannot be read anew: bans and revocations do not arrive."""
+    LOG_FAILING = "log_failing"
+    """Decisions cannot be written."""
+    NETWORK_DATA = "network_data"
+    """A database or list cannot be used, or is too old."""
+    RULES_REFUSED = "rules_refused"
+    """Changed rules have a mistake; the last good ones serve on."""
+    NOT_ENFORCING = "not_enforcing"
+    """The gate observes only, or the kill switch is on."""
+
+
+class AlertSettings(_Part):
+    """Alerts by webhook: CloudEvents, signed by the Standard Webhooks specification."""
+
+    webhook_url: str = ""
+    """Where messages are posted. Empty: no alerts."""
+    secret: SecretSource | None = None
+    """Signs each message; needed with ``webhook_url``. ``whsec_`` and base64, or any text."""
+    events: tuple[AlertName, ...] = ()
+    """Which alerts are sent; empty: all."""
+    min_interval_s: PositiveSeconds = 300
+    """Least time between two beginnings of the same alert."""
 
 
 class Settings(_Part):
@@ -315,8 +416,11 @@ class Settings(_Part):
     sizes: Sizes = Sizes()
     cors: Cors = Cors()
     health: Health = Health()
+    store: Store = Store()
     step_up: StepUp = StepUp()
     log: Log = Log()
+    tracing: TracingSettings = TracingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _logs_beside_the_data(self) -> Self:

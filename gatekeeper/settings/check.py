@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from gatekeeper.settings import Feed, SecretSource, Settings
+    from gatekeeper.settings import Feed, SecretSource, Settings, Store
     from gatekeeper.settings.shape import Place
 
 
@@ -109,10 +109,17 @@ def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
     for number, upstream in enumerate(settings.upstreams):
         if upstream.credential is not None:
             yield ("upstreams", number, "credential"), upstream.credential
+    for number, header in enumerate(settings.tracing.headers):
+        yield ("tracing", "headers", number, "value"), header.value
+    if settings.alerts.secret is not None:
+        yield ("alerts", "secret"), settings.alerts.secret
     if settings.step_up.vendor_key is not None:
         yield ("step_up", "vendor_key"), settings.step_up.vendor_key
     for number, source in enumerate(settings.step_up.webhook_secrets):
         yield ("step_up", "webhook_secrets", number), source
+    for field in ("password", "sentinel_password"):
+        if (source := getattr(settings.store, field)) is not None:
+            yield ("store", field), source
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -223,6 +230,21 @@ def _cors(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(("cors", "allow_origins", index), message)
 
 
+def _tracing(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    endpoint = settings.tracing.endpoint
+    if endpoint and (wrong := _wrong_with_url(endpoint)):
+        yield Problem(("tracing", "endpoint"), wrong)
+
+
+def _alerts(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    url = settings.alerts.webhook_url
+    if url and (wrong := _wrong_with_url(url.partition("?")[0])):  # services put keys in a query
+        yield Problem(("alerts", "webhook_url"), wrong)
+    if url and settings.alerts.secret is None:
+        message = "This is missing: a receiver must be able to tell our messages from others'."
+        yield Problem(("alerts", "secret"), message)
+
+
 def _feeds(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
     feeds = settings.geoip.feeds
     for number, feed in enumerate(feeds):
@@ -289,10 +311,47 @@ def _vendor(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem
         yield Problem(("step_up", "vendor_pages"), message)
 
 
+def _store(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    store = settings.store
+    if store.kind == "memory":
+        return
+    yield from _store_addresses(store)
+    if (store.kind == "sentinel") != bool(store.master):
+        message = "This names the server that Sentinels watch: needed there, and nowhere else."
+        yield Problem(("store", "master"), message)
+    if store.kind == "cluster" and store.database:
+        yield Problem(("store", "database"), "A Cluster has database 0 only.")
+    if store.username and store.password is None:
+        yield Problem(("store", "password"), "A user name needs a password.")
+    if store.tls is not None and (store.tls.certificate is None) != (store.tls.key is None):
+        yield Problem(("store", "tls"), "A client certificate needs certificate and key.")
+
+
+def _store_addresses(store: Store) -> Iterator[Problem]:
+    place: Place = ("store", "addresses")
+    if not store.addresses:
+        yield Problem(place, "This needs at least one address.")
+    if store.kind == "standalone" and len(store.addresses) > 1:
+        message = "A standalone server has one address; several need kind: sentinel or cluster."
+        yield Problem(place, message)
+    for index, address in enumerate(store.addresses):
+        host, _, port = address.rpartition(":")
+        named = host and port.isascii() and port.isdecimal() and 0 < int(port) <= _LAST_PORT
+        if not named and not (address.startswith("unix:/") and store.kind == "standalone"):
+            message = "This must be host:port, such as valkey.internal:6379."
+            yield Problem((*place, index), message)
+
+
+_LAST_PORT: Final = 65_535
+
+
+_HOLDING_SECRETS: Final = frozenset(
+    {"upstreams", "secret", "step_up", "store", "tracing", "alerts"}
+)
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(frozenset({"upstreams", "secret", "step_up"}), _secret_shapes),
+    Check(_HOLDING_SECRETS, _secret_shapes),
     Check(frozenset({"step_up"}), _vendor),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
@@ -302,7 +361,10 @@ CONSISTENCY: Final = (
     Check(frozenset({"listeners", "upstreams"}), _opaque_mode),
     Check(frozenset({"public_url"}), _public_url),
     Check(frozenset({"cors"}), _cors),
+    Check(frozenset({"tracing"}), _tracing),
+    Check(frozenset({"alerts"}), _alerts),
     Check(frozenset({"geoip"}), _feeds),
+    Check(frozenset({"store"}), _store),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
 
@@ -339,6 +401,14 @@ def _key_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Prob
             yield from _readable(("jwt", number, "jwks_file"), issuer.jwks_file)
 
 
+def _store_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.store.tls is not None:
+        for field in ("ca_file", "certificate", "key"):
+            path = getattr(settings.store.tls, field)
+            if path is not None:
+                yield from _readable(("store", "tls", field), path)
+
+
 def _secrets_present(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
     for place, source in _secrets(settings):
         if source.env is not None and not environ.get(source.env):
@@ -361,6 +431,7 @@ SERVING: Final = (
     Check(frozenset({"admin"}), _admin_files),
     Check(frozenset({"upstreams"}), _upstream_files),
     Check(frozenset({"jwt"}), _key_files),
-    Check(frozenset({"upstreams", "secret", "step_up"}), _secrets_present),
+    Check(_HOLDING_SECRETS, _secrets_present),
+    Check(frozenset({"store"}), _store_files),
 )
 """Checks of the machine that is about to serve; they open the files that are named."""

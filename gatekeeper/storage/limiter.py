@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -13,11 +14,20 @@ if TYPE_CHECKING:
     from gatekeeper.policy.model import LimitStatus, Moment, Usage
 
 
+class Keeper(Enum):
+    """Who keeps what a call holds."""
+
+    STORE = auto()
+    NODE = auto()
+    """This process alone, because the store that is shared could not answer."""
+
+
 class Reservation(Struct, frozen=True, gc=False):
     """What an admitted call holds until it is settled or cancelled, or the hold expires."""
 
     hold_id: str
     claims: tuple[Claim, ...]
+    keeper: Keeper = Keeper.STORE
 
 
 class Reserved(Struct, frozen=True, gc=False):

@@ -9,8 +9,9 @@ dropped: forgetting a used-up bucket would be a free burst. At the cap, partitio
 bucket yet share one overflow bucket for each rule until the round has made room: a flood of new
 partitions (H14, H41) gets the quota of one, and those already known are not touched.
 
-Rules may be reloaded at any time: parameters come with each claim, buckets keep their level. A
-level above a lowered burst is a debt and drains at the new rate.
+Rules may be reloaded at any time: parameters come with each claim, buckets keep their level. From
+then on a bucket drains at the rate of the claim, so that one which is dropped, or not looked at, is
+no other than one which is kept. A level above a lowered burst is a debt and drains at the new rate.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class _Bucket:
         self.rate = rate
 
     def level(self, now_us: int, quota: Quota) -> int:
-        rate = self.rate = quota.rate
         if self.used:
             elapsed_us = now_us - self.at_us
-            self.used, self.remainder = drain(self.used, self.remainder, elapsed_us, rate)
+            self.used, self.remainder = drain(self.used, self.remainder, elapsed_us, self.rate)
+        self.rate = quota.rate
         self.at_us = now_us
         return self.used
 
@@ -203,6 +204,8 @@ class MemoryLimiter:
         cell = cell or self._new(key, claim.quota)
         if isinstance(cell, _Bucket):
             cell.used = adjusted(cell.level(self._now_us, claim.quota), delta)
+            if not cell.used:  # a bucket that is not kept has no remainder either
+                cell.remainder = 0
 
     def _sweep(self, looks: int) -> None:
         """Look at a few cells in turn, and at the oldest holds; drop what is over."""

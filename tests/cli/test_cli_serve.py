@@ -181,7 +181,7 @@ def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
 def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) -> None:
     """`UPSTREAM=... make run` needs no registration: the endpoint's own keys go through."""
     port, model_port = free_port(), free_port()
-    demo = [sys.executable, "-m", "gatekeeper.demo", "--port", model_port]
+    demo = [sys.executable, "-m", "gatekeeper", "demo", "--port", model_port]
     with (
         subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.DEVNULL) as endpoint,
         served(

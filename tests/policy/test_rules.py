@@ -199,7 +199,7 @@ def test_everything_is_compiled() -> None:
     assert requests.on_store_failure is OnFailure.CLOSED
     assert (slots.per, slots.amount, slots.period_s, slots.burst) == ((), 20, 600, 20)
     assert (slots.tiers, slots.when) == (frozenset(Tier), None)
-    assert slots.on_store_failure is OnFailure.LOCAL_SHARE
+    assert slots.on_store_failure is None
     assert rules.step_up[0].assurance is Assurance.IAL2
     exemption = rules.exemptions[0]
     assert (exemption.rules, exemption.reason) == ({"tor", "requests"}, "agreed")

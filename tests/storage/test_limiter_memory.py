@@ -1,21 +1,21 @@
-"""Limits of one process: reserved together or not at all, settled once, bounded."""
+"""Limits in memory beyond what every store must do: late calls, bounded memory, any order.
+
+``test_limiter_contract.py`` holds it to the rest.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import math
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.limits import IDS, claim, moment, quota
 
 from gatekeeper.policy.limits import MICRO, Claim, Quota
 from gatekeeper.policy.model import Moment, Usage
-from gatekeeper.policy.ruleset import LimitRule
-from gatekeeper.policy.words import Mode, OnFailure, Tier, Unit
+from gatekeeper.policy.words import Mode, Unit
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 
 if TYPE_CHECKING:
@@ -25,47 +25,6 @@ if TYPE_CHECKING:
     from gatekeeper.storage.limiter import Reservation, Reserved
 
     T = TypeVar("T")
-
-IDS = map(str, itertools.count())
-
-
-def quota(
-    name: str = "r",
-    unit: Unit = Unit.REQUESTS,
-    *,
-    amount: int = 10,
-    period_s: int = 10,
-    burst: int | None = None,
-    mode: Mode = Mode.ENFORCE,
-    tighten: float = 1.0,
-) -> Quota:
-    """Return a quota, by default of ten requests in ten seconds."""
-    return Quota.of(
-        LimitRule(
-            id=name,
-            description="",
-            mode=mode,
-            unit=unit,
-            per=("account",),
-            amount=amount,
-            period_s=period_s,
-            burst=burst or amount,
-            tiers=frozenset(Tier),
-            when=None,
-            on_store_failure=OnFailure.CLOSED,
-        ),
-        tighten,
-    )
-
-
-def claim(of: Quota | None = None, units: float = 1, partition: str = "a") -> Claim:
-    """Return a claim of whole units."""
-    return Claim(of or quota(), partition, int(units * MICRO))
-
-
-def moment(at_s: float, unix_s: float = 0.0) -> Moment:
-    """Return a reading of the clocks, by the monotonic one."""
-    return Moment(unix_s, round(at_s * MICRO))
 
 
 def now(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -114,41 +73,6 @@ def desk() -> Desk:
     return Desk()
 
 
-async def test_h21_two_thousand_at_once_admit_exactly_the_burst() -> None:
-    """No interleaving of tasks admits one more or one fewer."""
-    limiter = MemoryLimiter(kept_cells=0)
-    one = claim(quota(amount=137, period_s=3600))
-
-    async def ask() -> bool:
-        reserved = await limiter.reserve([one], moment(0), 60.0, next(IDS))
-        await asyncio.sleep(0)
-        return reserved.held is not None
-
-    assert sum(await asyncio.gather(*(ask() for _ in range(2000)))) == 137
-
-
-def test_statuses_tell_where_every_quota_stands(desk: Desk) -> None:
-    """Admitted: what is left afterwards. Refused: as it stood, and how long to wait."""
-    small, large = quota("small", amount=2), quota("large")
-    first = desk.reserve(claim(small, 2), claim(large, 3))
-    assert [(s.remaining, s.retry_after_s) for s in first.statuses] == [(0, 0), (7, 0)]
-    second = desk.reserve(claim(small, 1), claim(large, 3))
-    assert second.held is None
-    assert [(s.remaining, s.retry_after_s) for s in second.statuses] == [(0, 5), (7, 0)]
-
-
-def test_what_exceeds_the_burst_waits_for_ever(desk: Desk) -> None:
-    """No time mends it."""
-    assert desk.reserve(claim(units=11)).statuses[0].retry_after_s == math.inf
-
-
-def test_no_claims_are_always_admitted(desk: Desk) -> None:
-    """A call without limits holds nothing, and may be settled all the same."""
-    held = desk.hold()
-    desk.settle(held)
-    assert held.claims == ()
-
-
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=6))
 def test_h22_a_refusal_at_one_level_charges_no_other(asked: list[tuple[int, bool]]) -> None:
     """Either every enforced level is charged, or none is, shadow ones included."""
@@ -172,46 +96,6 @@ def test_h22_refused_calls_leave_no_trace_in_memory(desk: Desk) -> None:
     assert len(desk.limiter) == 0
 
 
-def test_h31_a_shadow_quota_never_stands_in_the_way(desk: Desk) -> None:
-    """It is reported as short, and takes no more than it would have if it were enforced."""
-    shadow = quota("shadow", amount=1, mode=Mode.SHADOW)
-    desk.hold(claim(shadow), claim())
-    reserved = desk.reserve(claim(shadow), claim())
-    assert reserved.held is not None
-    assert [c.quota.rule for c in reserved.held.claims] == ["r"]
-    assert [s.fits for s in reserved.statuses] == [False, True]
-    desk.cancel(reserved.held)
-    assert desk.left(shadow) == 0
-
-
-@pytest.mark.parametrize(
-    ("unit", "left"),
-    [
-        (Unit.REQUESTS, 4),
-        (Unit.INPUT_TOKENS, 8),
-        (Unit.OUTPUT_TOKENS, 1),
-        (Unit.COST, 9.5),
-    ],
-)
-def test_settling_moves_the_worst_case_to_what_was_used(
-    desk: Desk, unit: Unit, left: float
-) -> None:
-    """Refund or debt in tokens and cost; a request stays what it was."""
-    of = quota(unit=unit)
-    desk.settle(desk.hold(claim(of, 6)), Usage(2, 9, 0.5))
-    assert desk.left(of) == left
-
-
-def test_overshoot_is_carried_as_debt(desk: Desk) -> None:
-    """What was used beyond the burst keeps the bucket shut until it has drained."""
-    of = quota(unit=Unit.OUTPUT_TOKENS)
-    desk.settle(desk.hold(claim(of, 1)), Usage(output_tokens=25))
-    (status,) = desk.reserve(claim(of, 1)).statuses
-    assert (status.remaining, status.retry_after_s) == (0, 16)
-    assert desk.reserve(claim(of, 1), at=15.9).held is None
-    assert desk.reserve(claim(of, 1), at=16).held is not None
-
-
 def test_what_costs_nothing_is_admitted_beside_a_debt_and_settled(desk: Desk) -> None:
     """A zero worst case makes no bucket, but usage that turns up is charged."""
     of = quota(unit=Unit.OUTPUT_TOKENS)
@@ -222,31 +106,6 @@ def test_what_costs_nothing_is_admitted_beside_a_debt_and_settled(desk: Desk) ->
     assert desk.reserve(claim(of, 0)).held is not None
 
 
-def test_settled_once(desk: Desk) -> None:
-    """A second settlement or a late cancellation changes nothing."""
-    of = quota(unit=Unit.OUTPUT_TOKENS)
-    held = desk.hold(claim(of, 8))
-    desk.settle(held, Usage(output_tokens=5))
-    desk.settle(held, Usage(output_tokens=5))
-    desk.cancel(held)
-    assert desk.left(of) == 5
-
-
-def test_cancelling_gives_everything_back(desk: Desk) -> None:
-    """Requests too: the call never reached the upstream."""
-    requests, slots = quota("r"), quota("s", Unit.CONCURRENCY, amount=2)
-    desk.cancel(desk.hold(claim(requests), claim(slots)))
-    assert (desk.left(requests), desk.left(slots)) == (10, 2)
-
-
-def test_an_expired_hold_stays_charged(desk: Desk) -> None:
-    """It is forgotten: a settlement that comes too late refunds nothing."""
-    of = quota(unit=Unit.OUTPUT_TOKENS, period_s=100_000)
-    held = desk.hold(claim(of, 8), hold_s=30)
-    desk.settle(held, at=30)
-    assert desk.left(of, at=30) == pytest.approx(2, abs=0.01)
-
-
 def test_a_settlement_after_the_bucket_was_dropped_refunds_nothing(desk: Desk) -> None:
     """A bucket that drained and went is as full as can be."""
     held = desk.hold(claim(quota(unit=Unit.COST), 5))
@@ -254,44 +113,6 @@ def test_a_settlement_after_the_bucket_was_dropped_refunds_nothing(desk: Desk) -
     assert len(desk.limiter) == 1
     desk.settle(held, at=20)
     assert len(desk.limiter) == 1
-
-
-def test_a_hold_id_is_used_once(desk: Desk) -> None:
-    """Two open holds of one id would free each other's slots."""
-    held = desk.hold(claim())
-    with pytest.raises(ValueError, match="hold_id"):
-        now(desk.limiter.reserve([claim()], moment(0), 60.0, held.hold_id))
-
-
-def test_h29_slots_are_leases(desk: Desk) -> None:
-    """A slot that nobody gives back returns when its lease ends."""
-    slots = quota(unit=Unit.CONCURRENCY, amount=2, period_s=30)
-    desk.hold(claim(slots))
-    desk.hold(claim(slots), at=10)
-    assert desk.reserve(claim(slots), at=29.9).held is None
-    desk.hold(claim(slots), at=30)
-    assert desk.reserve(claim(slots), at=30).held is None
-
-
-def test_h29_a_slot_is_never_freed_twice(desk: Desk) -> None:
-    """Neither settling twice, nor settling after the lease ended, frees another call's slot."""
-    slots = quota(unit=Unit.CONCURRENCY, amount=1, period_s=30)
-    first = desk.hold(claim(slots))
-    desk.settle(first)
-    second = desk.hold(claim(slots))
-    desk.settle(first)
-    assert desk.left(slots) == 0
-    desk.hold(claim(slots), at=30)
-    desk.settle(second, at=31)
-    assert desk.left(slots, at=31) == 0
-
-
-def test_a_slot_is_freed_even_when_the_hold_has_expired(desk: Desk) -> None:
-    """The charge is forgotten, the slot is not: the call has ended."""
-    slots = quota(unit=Unit.CONCURRENCY, amount=1, period_s=1000)
-    held = desk.hold(claim(slots), hold_s=5)
-    desk.settle(held, at=10)
-    assert desk.left(slots, at=10) == 1
 
 
 def test_h28_steps_of_the_wall_clock_change_nothing(desk: Desk) -> None:
@@ -312,20 +133,6 @@ def test_h28_late_calls_do_not_turn_the_clock_back(desk: Desk) -> None:
     for _ in range(10):
         assert desk.reserve(one, at=41).held is None
         assert desk.reserve(one, at=100).held is None
-
-
-def test_a_reload_keeps_the_level(desk: Desk) -> None:
-    """Other numbers for the same rule find the same bucket; a lowered burst leaves a debt."""
-    desk.hold(claim(quota(amount=10), 8))
-    assert desk.left(quota(amount=20)) == 12
-    assert desk.left(quota(amount=5)) == 0
-    assert desk.left(quota(amount=5), at=8) == 1
-
-
-def test_a_tightened_caller_finds_less_room(desk: Desk) -> None:
-    """The same bucket, asked with half the burst."""
-    desk.hold(claim(quota(), 4))
-    assert desk.left(quota(tighten=0.5)) == 1
 
 
 # --- bounded memory

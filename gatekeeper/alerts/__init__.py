@@ -1,0 +1,1 @@
+"""Alerts: conditions of this process are watched, and their changes posted, signed."""
