@@ -29,10 +29,9 @@ from gatekeeper.listener.protocol import GateServer
 from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.outcome import What
 from gatekeeper.live.rule_files import RuleFiles
-from gatekeeper.management.decisions import DecisionDesk
 from gatekeeper.management.listening import listening_admin
-from gatekeeper.management.services import Services, Subkeys
-from gatekeeper.management.status import Node
+from gatekeeper.management.services import Services
+from gatekeeper.management.status import LimitStore, Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
@@ -47,20 +46,14 @@ from gatekeeper.sources import (
     public_url,
     records_url,
     route_of,
-    rules_archive,
     store_access,
     tracing_of,
     try_rules,
     unknown_owners,
     vendor_of,
 )
-from gatekeeper.storage.admin_keys import AdminKeys
-from gatekeeper.storage.audit import AuditTrail
 from gatekeeper.storage.cases import Cases
-from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.decision_log import DecisionLog
-from gatekeeper.storage.notes import Notes
-from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive
 from gatekeeper.storage.usage import UsageBook, UsageTable
@@ -84,8 +77,6 @@ if TYPE_CHECKING:
 
 _REFRESH_S: Final = 0.5
 """How soon this process sees what another one wrote into the records."""
-_USAGE_S: Final = 5.0
-"""How soon usage is in the records; what a killed process had not written is lost to the export."""
 _TLS_GOODBYE_S: Final = 2.0
 """How long a closed TLS connection waits for its peer's own close."""
 _YOUNG_OBJECTS: Final = 20_000
@@ -190,10 +181,9 @@ class App:
         gc.freeze()  # accounts live as long as the process: no collection need walk them again
         self._exit.push_async_callback(self._write_rest, directory)
         self._spawn(self._keep_fresh(directory))
-        usage_table = UsageTable(records.database)
-        usage = UsageBook(usage_table, process=secrets.token_hex(8))
-        self._exit.push_async_callback(self._count_rest, usage)
-        self._spawn(self._keep_usage(usage, usage_table))
+        usage = UsageBook(UsageTable(records.database), process=secrets.token_hex(8))
+        self._exit.push_async_callback(lambda: usage.finish(self._unix_s()))
+        self._spawn(usage.run(self._unix_s))
         tokens = await self._tokens(secret)
         log = DecisionLog(settings.decision_log)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
@@ -293,33 +283,20 @@ class App:
                 log,
                 usage,
                 lambda: self.ready,
+                lambda: LimitStore(shared=limits.shared, answering=not limits.failing()),
                 self.live.nodes,
             )
-            await self._listen_admin(
-                Services(
-                    settings=settings,
-                    clock=self._clock,
-                    random_bytes=secrets.token_bytes,
-                    subkeys=Subkeys(derive(secret, "credentials"), derive(secret, "admin-keys")),
-                    database=records.database,
-                    records=records,
-                    notes=Notes(records.database),
-                    organizations=Organizations(records.database),
-                    admin_keys=AdminKeys(records.database),
-                    trail=AuditTrail(records.database),
-                    usage=usage_table,
-                    rules=self.live.rule_desk,
-                    mode=self.live.mode_desk,
-                    cases=self.verification.desk,
-                    reload=self.live.reload,
-                    decisions=DecisionDesk(
-                        settings.decision_log.directory,
-                        rules_archive(settings),
-                        lambda: self.gate.snapshot.rules,
-                    ),
-                    node=node,
-                )
+            services = Services.over(
+                settings,
+                secret,
+                records,
+                live=self.live,
+                cases=self.verification.desk,
+                node=node,
+                clock=self._clock,
+                random_bytes=secrets.token_bytes,
             )
+            await self._listen_admin(services)
         self.ready = True
 
     async def _listen_admin(self, services: Services) -> None:
@@ -410,19 +387,6 @@ class App:
                 self._log.warning(
                     "records", failing=failing, error=directory.last_error if failing else ""
                 )
-
-    async def _keep_usage(self, usage: UsageBook, table: UsageTable) -> None:
-        with contextlib.suppress(RecordsError):
-            await table.forget_processes(at=self._unix_s())
-        while True:
-            await asyncio.sleep(_USAGE_S)
-            if not await usage.flush(self._unix_s()):
-                self._log.warning("usage", waiting=usage.waiting, failures=usage.failures)
-
-    async def _count_rest(self, usage: UsageBook) -> None:
-        """Record what was used since the last flush, and what that one could not."""
-        while await usage.flush(self._unix_s()) and usage.waiting:
-            pass
 
     async def _write_rest(self, directory: Directory) -> None:
         """Keep the opaque accounts that became known since the last refresh."""

@@ -39,6 +39,11 @@ class Limits:
     on_failure: OnFailure
 
     @property
+    def shared(self) -> bool:
+        """Whether a fleet shares them in a store."""
+        return self.limiter is not self.local
+
+    @property
     def checks(self) -> dict[str, Callable[[], bool]]:
         """Return what must hold for readiness: a store, where the operator said `closed`."""
         if self.on_failure is not OnFailure.CLOSED:

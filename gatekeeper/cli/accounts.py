@@ -25,6 +25,7 @@ from gatekeeper.cli.common import (
     with_records,
 )
 from gatekeeper.storage.account_files import AccountFormat, parse_account, parse_accounts
+from gatekeeper.storage.audit import changes
 
 if TYPE_CHECKING:
     from gatekeeper.storage.records import Records
@@ -147,13 +148,8 @@ def set_(
             before = await records.account(account)
             row = await records.upsert_account(patch, at=now)
             old, new = ({} if each is None else _plain(each) for each in (before, row))
-            named = {name: [old.get(name), new[name]] for name in sorted(patch.fields)}
-            trace.of(
-                account,
-                changed={
-                    name: both for name, both in named.items() if len(set(map(str, both))) > 1
-                },
-            )
+            named = {name: new[name] for name in sorted(patch.fields)}
+            trace.of(account, changed=changes(old, named))
             return row
 
     row = with_records(settings, put)

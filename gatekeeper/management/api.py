@@ -21,6 +21,7 @@ from gatekeeper.management.etags import etag_of, is_known
 from gatekeeper.management.operation import Answer, Asked, Audit, Method, Streamed, Trace
 from gatekeeper.management.problems import PROBLEM_TYPE, Code, Problem
 from gatekeeper.management.reading import read_conditions, read_content, read_path, read_query
+from gatekeeper.management.routing import Route, Routes, not_allowed
 from gatekeeper.storage.audit import AuditEntry, AuditOutcome
 from gatekeeper.storage.database import RecordsError
 
@@ -67,7 +68,7 @@ class ManagementApi:
         services: Services,
         metrics: Metrics,
     ) -> None:
-        self._routes = _Routes(operations)
+        self._routes = Routes(operations)
         self._pages = pages
         self._services = services
         self._metrics = metrics
@@ -112,6 +113,11 @@ class ManagementApi:
             answer.force_close()
         return answer
 
+    async def finished(self, within_s: float) -> None:
+        """Wait for changes under way whose callers are gone."""
+        if self._acting:
+            await asyncio.wait(self._acting, timeout=within_s)
+
     async def _answer(self, visit: _Visit) -> StreamResponse | Problem:
         request = visit.request
         if wrong := authority_problem(request.headers, self._hosts):
@@ -127,14 +133,14 @@ class ManagementApi:
                 },
             )
         found = self._routes.find(request.method, path)
-        visit.operation = found.operation if isinstance(found, _Route) else None
+        visit.operation = found.operation if isinstance(found, Route) else None
         actor = await self._authenticator.identify(request.headers, visit.at)
         if isinstance(actor, Problem):
             return await self._turned_away(visit, actor)
         visit.actor = actor
         if page is not None:
-            return _not_allowed({Method.GET})
-        if not isinstance(found, _Route):
+            return not_allowed({Method.GET})
+        if not isinstance(found, Route):
             return found
         operation = found.operation
         if not actor.role.includes(operation.role):
@@ -160,7 +166,7 @@ class ManagementApi:
             await self._services.trail.write(visit.entry(why.status, AuditOutcome.REFUSED))
         return why
 
-    async def _perform(self, visit: _Visit, route: _Route, query: str) -> StreamResponse | Problem:
+    async def _perform(self, visit: _Visit, route: Route, query: str) -> StreamResponse | Problem:
         asked = await self._read(visit, route, query)
         if isinstance(asked, Problem):
             if route.operation.audit is not Audit.NO:
@@ -178,7 +184,7 @@ class ManagementApi:
             return await _streamed(visit, answer)
         return _success(route.operation, asked, answer)
 
-    async def _read(self, visit: _Visit, route: _Route, query: str) -> Asked | Problem:
+    async def _read(self, visit: _Visit, route: Route, query: str) -> Asked | Problem:
         operation, request = route.operation, visit.request
         path = read_path(route.parameters)
         if isinstance(path, Problem):
@@ -298,52 +304,6 @@ class _UndoneError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.code.value)
         self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    operation: Operation
-    parameters: Mapping[str, str]
-
-
-class _Routes:
-    """Paths by their parts; a part that is written out goes before one that is a parameter."""
-
-    def __init__(self, operations: Sequence[Operation]) -> None:
-        self._operations = sorted(operations, key=lambda each: len(each.parameters))
-
-    def find(self, method: str, path: str) -> _Route | Problem:
-        """Return the operation and its raw path parameters, or why there is none."""
-        parts = path.split("/")
-        allowed: set[Method] = set()
-        for operation in self._operations:
-            parameters = _match(operation.path.split("/"), parts)
-            if parameters is None:
-                continue
-            if method == operation.method or (method == "HEAD" and operation.method == "GET"):
-                return _Route(operation, parameters)
-            allowed.add(operation.method)
-        if allowed:
-            return _not_allowed(allowed)
-        return Problem(Code.NOT_FOUND, "There is no such path: `/v1/openapi.json` lists them all.")
-
-
-def _match(template: Sequence[str], parts: Sequence[str]) -> dict[str, str] | None:
-    if len(template) != len(parts):
-        return None
-    found: dict[str, str] = {}
-    for wanted, part in zip(template, parts, strict=True):
-        if wanted.startswith("{") and part:
-            found[wanted[1:-1]] = part
-        elif wanted != part:
-            return None
-    return found
-
-
-def _not_allowed(allowed: set[Method]) -> Problem:
-    names = {each.value for each in allowed} | ({"HEAD"} if Method.GET in allowed else set())
-    listed = ", ".join(sorted(names))
-    return Problem(Code.METHOD_NOT_ALLOWED, f"Use one of: {listed}.", headers={"Allow": listed})
 
 
 def _refused(visit: _Visit, why: Problem) -> AuditEntry:

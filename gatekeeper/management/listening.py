@@ -8,10 +8,13 @@ from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.management.api import ManagementApi, Page
 from gatekeeper.management.openapi import encoded
 from gatekeeper.management.operations import OPERATIONS
+from gatekeeper.settings.check import is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -55,6 +58,11 @@ async def listening_admin(
 ) -> AsyncIterator[int]:
     """Serve the management API and yield its port; raises ``OSError`` when it is taken."""
     settings = services.settings
+    if tls is None and not is_loopback(settings.admin.host):
+        structlog.get_logger("gatekeeper").warning(
+            "admin_listener_exposed",
+            hint="admin keys cross the network unencrypted: set admin.tls, or listen on loopback",
+        )
     api = ManagementApi(OPERATIONS, pages(), services, metrics)
     server = GateServer(
         api.handle,
@@ -64,7 +72,12 @@ async def listening_admin(
         on_error=on_error,
     )
     listening = await asyncio.get_running_loop().create_server(
-        server, settings.admin.host, settings.admin.port, ssl=tls
+        server,
+        settings.admin.host,
+        settings.admin.port,
+        ssl=tls,
+        ssl_handshake_timeout=settings.deadlines.headers_s if tls else None,
+        ssl_shutdown_timeout=_GOODBYE_S if tls else None,
     )
     try:
         yield listening.sockets[0].getsockname()[1]
@@ -73,3 +86,4 @@ async def listening_admin(
         server.leaving = True
         server.close_idle()
         await server.shutdown(_GOODBYE_S)
+        await api.finished(_GOODBYE_S)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from gatekeeper.storage.audit import changes
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
@@ -104,11 +106,7 @@ class Trace:
 
     def changed(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Add each field that differs, with both of its values."""
-        self.detail["changed"] = {
-            name: [before.get(name), value]
-            for name, value in after.items()
-            if before.get(name) != value
-        }
+        self.detail["changed"] = changes(before, after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gatekeeper.management.decisions import DecisionDesk
+from gatekeeper.sources import rules_archive
+from gatekeeper.storage.admin_keys import AdminKeys
+from gatekeeper.storage.audit import AuditTrail
+from gatekeeper.storage.notes import Notes
+from gatekeeper.storage.organizations import Organizations
+from gatekeeper.storage.secrets import derive
+from gatekeeper.storage.usage import UsageTable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gatekeeper.live.desk import RuleDesk
+    from gatekeeper.live.fleet import Live
     from gatekeeper.live.modes import ModeDesk
-    from gatekeeper.management.decisions import DecisionDesk
     from gatekeeper.management.status import Node
     from gatekeeper.policy.model import Moment
     from gatekeeper.settings import Settings
-    from gatekeeper.storage.admin_keys import AdminKeys
-    from gatekeeper.storage.audit import AuditTrail
     from gatekeeper.storage.database import Database
-    from gatekeeper.storage.notes import Notes
-    from gatekeeper.storage.organizations import Organizations
     from gatekeeper.storage.records import Records
-    from gatekeeper.storage.usage import UsageTable
     from gatekeeper.verification.desk import CaseDesk
 
 
@@ -56,3 +60,42 @@ class Services:
     decisions: DecisionDesk
     node: Node
     """This process: what it serves and how it is."""
+
+    @classmethod
+    def over(
+        cls,
+        settings: Settings,
+        secret: bytes,
+        records: Records,
+        *,
+        live: Live,
+        cases: CaseDesk,
+        node: Node,
+        clock: Callable[[], Moment],
+        random_bytes: Callable[[int], bytes],
+    ) -> Services:
+        """Put them together over the records and the parts of a running gate."""
+        database = records.database
+        return cls(
+            settings=settings,
+            clock=clock,
+            random_bytes=random_bytes,
+            subkeys=Subkeys(derive(secret, "credentials"), derive(secret, "admin-keys")),
+            database=database,
+            records=records,
+            notes=Notes(database),
+            organizations=Organizations(database),
+            admin_keys=AdminKeys(database),
+            trail=AuditTrail(database),
+            usage=UsageTable(database),
+            rules=live.rule_desk,
+            mode=live.mode_desk,
+            cases=cases,
+            reload=live.reload,
+            decisions=DecisionDesk(
+                settings.decision_log.directory,
+                rules_archive(settings),
+                lambda: node.gate.snapshot.rules,
+            ),
+            node=node,
+        )

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitStore:
+    """Who keeps the limits, and whether it answers."""
+
+    shared: bool
+    answering: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """The parts of this process that status tells of."""
 
@@ -33,6 +41,7 @@ class Node:
     log: DecisionLog
     usage: UsageBook
     ready: Callable[[], bool]
+    limits: Callable[[], LimitStore]
     fleet: Callable[[], Awaitable[Sequence[FleetNode]]]
     """The gates over the same records that told of themselves lately."""
 
@@ -55,6 +64,15 @@ class LogStatus(Wire):
     waiting: int
     dropped: int
     failures: int
+
+
+class LimitsStatus(Wire):
+    """Who keeps the limits."""
+
+    shared: bool
+    """Whether a fleet shares them in a store; `false`: this process alone."""
+    answering: bool
+    """`false`: the store fails, and each rule does what its `on_store_failure` says."""
 
 
 class UsageStatus(Wire):
@@ -93,6 +111,7 @@ class Status(Wire):
     network_revision: str
     network_problems: int
     records: RecordsStatus
+    limits: LimitsStatus
     decision_log: LogStatus
     usage: UsageStatus
     nodes: list[Member]
@@ -122,6 +141,7 @@ async def _get(services: Services, asked: Asked) -> Answer:
                 accounts=accounts,
                 keys=keys,
             ),
+            limits=LimitsStatus(**asdict(node.limits())),
             decision_log=LogStatus(
                 accepting=node.log.accepting,
                 written=node.log.written,

@@ -32,6 +32,23 @@ class AuditOutcome(StrEnum):
     FAILED = "failed"
 
 
+HIDDEN: Final = frozenset({"email_digest", "payment_fingerprint", "signup_address"})
+"""Fields that point at a person: the trail, which is kept for ever, tells that they changed."""
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return each field that differs, with both of its values."""
+    return {
+        name: [_shown(name, before.get(name)), _shown(name, value)]
+        for name, value in after.items()
+        if before.get(name) != value
+    }
+
+
+def _shown(name: str, value: object) -> object:
+    return "hidden" if name in HIDDEN and value is not None else value
+
+
 AUDIT: Final = Table(
     "audit",
     METADATA,

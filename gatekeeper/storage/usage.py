@@ -8,6 +8,7 @@ under its number, and does nothing if it had arrived.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.schema import METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gatekeeper.policy.model import Usage
     from gatekeeper.storage.database import Database
@@ -37,6 +38,8 @@ _DAY_S: Final = 86_400
 _CHUNK_ROWS: Final = 500
 _FORGOTTEN_AFTER_S: Final = 7 * 86_400.0
 """A process that sent nothing for so long will not ask again whether its last batch arrived."""
+_FLUSH_EVERY_S: Final = 5.0
+"""How soon usage is in the records; what a killed process had not written is lost."""
 _FLUSH_S: Final = 10.0
 _COUNTS: Final = (
     "requests",
@@ -224,6 +227,19 @@ class UsageBook:
             return False
         self._sending = {}
         return True
+
+    async def run(self, clock: Callable[[], float]) -> None:
+        """Flush every few seconds until cancelled; ``clock`` tells Unix seconds."""
+        with contextlib.suppress(RecordsError):
+            await self._table.forget_processes(at=clock())
+        while True:
+            await asyncio.sleep(_FLUSH_EVERY_S)
+            await self.flush(clock())
+
+    async def finish(self, at: float) -> None:
+        """Record what was used since the last flush, and what that one could not."""
+        while await self.flush(at) and self.waiting:
+            pass
 
     def _counts(self, account_id: str, at: float, model: str) -> list[int] | None:
         key = (account_id, int(at) // _DAY_S, model)

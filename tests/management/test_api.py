@@ -16,6 +16,7 @@ from gatekeeper.storage.audit import AuditOutcome
 
 if TYPE_CHECKING:
     from support.gates import Gates
+    from support.postgres import Postgres
 
 ACME = "/v1/accounts/acme"
 JSON = {"Content-Type": "application/json"}
@@ -300,6 +301,48 @@ async def test_the_trail_tells_what_changed(admins: Admins) -> None:
     assert (entry["target_kind"], entry["outcome"], entry["status"]) == ("account", "done", 200)
     assert entry["peer"] == "127.0.0.0/24"
     assert (await admins.get("/v1/audit?actor=gka_nobody")).json["items"] == []
+
+
+async def test_the_trail_hides_what_points_at_a_person(admins: Admins) -> None:
+    """It is kept for ever, so addresses, digests and payment fingerprints are told as changed."""
+    pushed = {"signup_address": "8.8.8.8", "payment_fingerprint": "fp_1a2b3c", "tier": "trusted"}
+    await admins.ask("PUT", ACME, json=pushed)
+    await admins.gate.cli("accounts", "set", "acme", "signup_address=9.9.9.9")
+    by_api, by_command = (await admins.trail(target_id="acme"))[-2:]
+    assert by_api.detail["changed"] == {
+        "signup_address": [None, "hidden"],
+        "payment_fingerprint": [None, "hidden"],
+        "tier": ["standard", "trusted"],
+    }
+    assert by_command.detail["changed"] == {"signup_address": ["hidden", "hidden"]}
+
+
+async def test_it_works_on_postgresql(gates: Gates, postgres: Postgres) -> None:
+    """Conditional changes, keys, audit and usage do the same as on SQLite."""
+    async with Admins.of(gates, records_url=postgres.new_url()) as admins:
+        tag = (await admins.get(ACME)).headers["ETag"]
+        told = await asyncio.gather(
+            *(
+                admins.ask(
+                    "PUT", ACME, json={"organization": f"o{number}"}, headers={"If-Match": tag}
+                )
+                for number in range(10)
+            )
+        )
+        assert sorted(each.status for each in told) == [200] + [412] * 9
+        assert (await admins.ask("POST", f"{ACME}/keys", json={})).status == 201
+        assert (await admins.ask("POST", "/v1/accounts/no/notes", json={"text": "x"})).status == 404
+        assert (await admins.ask("PUT", "/v1/organizations/o", json={})).status == 201
+        outcomes = [entry.outcome.value for entry in await admins.trail()]
+        assert sorted(outcomes) == ["done"] * 3 + ["refused"] * 10
+        for path in ("/v1/usage", "/v1/usage.csv", "/v1/audit", "/v1/cases", "/v1/status"):
+            assert (await admins.get(path)).status == 200
+        postgres.cut()
+
+        async def back() -> bool:
+            return (await admins.get(ACME)).status == 200
+
+        await eventually(back)
 
 
 async def test_a_change_that_cannot_be_audited_is_not_made(admins: Admins) -> None:

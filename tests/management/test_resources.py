@@ -342,4 +342,5 @@ async def test_lists_and_status_tell_what_is_served(admins: Admins) -> None:
     status = (await admins.get("/v1/status")).json
     assert status["ready"] is True
     assert status["records"]["answering"] is True
+    assert status["limits"] == {"shared": False, "answering": True}
     assert [node["rules_revision"] for node in status["nodes"]] == [status["rules_revision"]]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import ssl
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
+import trustme
 from support.admin import Admins
 from support.gates import Clock, Gates
 
@@ -17,6 +20,7 @@ from gatekeeper.storage.audit import AuditOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 DOCUMENT = document(OPERATIONS)
 ROLES = ("viewer", "operator", "admin")
@@ -233,3 +237,21 @@ async def test_one_bearer_key_and_nothing_else_counts(admins: Admins) -> None:
     assert (await admins.get(f"/v1/status?key={key}", key=None)).status == 401
     lower = {"Authorization": f"bearer {key}"}
     assert (await admins.get("/v1/status", key=None, headers=lower)).status == 200
+
+
+async def test_it_can_be_reached_by_tls(gates: Gates, tmp_path: Path) -> None:
+    """With a certificate the listener speaks TLS and nothing else."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    tls = {"certificate": certificate, "key": key}
+    async with Admins.of(gates, admin={"port": 0, "tls": tls}) as admins:
+        admins.url = f"https://localhost:{admins.gate.app.admin_port}"
+        assert (await admins.get("/v1/status", ssl=trusting)).status == 200
+        admins.url = f"http://localhost:{admins.gate.app.admin_port}"
+        with pytest.raises(aiohttp.ClientError):
+            await admins.get("/v1/status")
