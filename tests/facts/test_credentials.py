@@ -13,7 +13,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gatekeeper.facts.api_keys import (
     MintedKey,
-    _checksum,
     is_well_formed,
     issue_key,
     key_digest,
@@ -21,6 +20,7 @@ from gatekeeper.facts.api_keys import (
 from gatekeeper.facts.credentials import NOBODY, Authenticator, claimed
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.facts.jwt_tokens import JwtVerifier, TokenResult
+from gatekeeper.facts.key_shapes import _checksum
 from gatekeeper.policy.model import Account, Credential
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, LookupStatus, Tier
 from gatekeeper.storage.records import Records
