@@ -19,6 +19,7 @@ from gatekeeper.facts.jwt_tokens import (
     RESERVED_ACCOUNT_PREFIX,
     looks_like_jwt,
 )
+from gatekeeper.facts.key_shapes import ADMIN_KEY
 from gatekeeper.policy.model import Account, Credential
 from gatekeeper.policy.words import CredentialKind, CredentialStatus
 
@@ -85,6 +86,8 @@ class Authenticator:
             if CredentialKind.API_KEY in modes:
                 return self._api_key(secret, at)
             return _refused(CredentialKind.API_KEY, "Gatekeeper keys are not taken here."), NOBODY
+        if secret.startswith(ADMIN_KEY.prefix):  # as an opaque key it would go to the upstream
+            return _refused(CredentialKind.NONE, "Admin keys open no model."), NOBODY
         if CredentialKind.JWT in modes and self._tokens is not None and looks_like_jwt(secret):
             return self._jwt(self._tokens, secret, at)
         if CredentialKind.OPAQUE in modes:

@@ -286,11 +286,12 @@ def test_secrets_that_none_can_have_are_refused(secret: str) -> None:
         assert credential.status is CredentialStatus.INVALID
 
 
+@pytest.mark.parametrize("key", ["gk_x.y.z", "gka_x.y.z"])
 @pytest.mark.parametrize("modes", [OPAQUE, JWT, OPAQUE | JWT, frozenset()])
-def test_a_gatekeeper_key_never_falls_through(modes: frozenset[CredentialKind]) -> None:
-    """Where API keys are not taken, one is refused, not sent on to the upstream as opaque."""
+def test_a_gatekeeper_key_never_falls_through(modes: frozenset[CredentialKind], key: str) -> None:
+    """A key of ours that is not taken here is refused, not sent on to the upstream as opaque."""
     gate = Authenticator(Book(), subkey=SUBKEY, tokens=Answer(TokenResult(CredentialStatus.VALID)))
-    credential, _ = gate.identify(bearer("gk_x.y.z"), modes, AT)
+    credential, _ = gate.identify(bearer(key), modes, AT)
     assert credential.status is CredentialStatus.INVALID
     assert credential.account_id is None
 
