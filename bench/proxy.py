@@ -131,7 +131,7 @@ def gate(work: Path, upstream: int) -> tuple[Peer, Path]:
     settings.write_text(
         f"data_dir: {data}\nrules_dir: {ROOT / 'rules'}\n"
         f"listeners:\n  - {{port: {port}, credentials: [api_key], trusted_proxies: [127.0.0.1]}}\n"
-        f"ops: {{port: {free_port()}}}\n"
+        f"ops: {{port: {free_port()}}}\nadmin: {{enabled: false}}\n"
         f"upstreams:\n  - {{name: bench, urls: ['http://127.0.0.1:{upstream}']}}\n"
         f"geoip: {{databases: [{databases}], networks: [{geo / 'networks.yaml'}]}}\n"
         f"decision_log: {{directory: {data / 'decisions'}}}\n"

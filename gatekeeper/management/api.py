@@ -25,7 +25,7 @@ from gatekeeper.storage.audit import AuditEntry, AuditOutcome
 from gatekeeper.storage.database import RecordsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiohttp.web import BaseRequest
 
@@ -53,7 +53,7 @@ class Page:
     """Something public that is served as it is: the document of the API and its reader."""
 
     content_type: str
-    body: bytes
+    body: Callable[[], bytes]
     security_policy: str = HEADERS["Content-Security-Policy"]
 
 
@@ -120,7 +120,7 @@ class ManagementApi:
         page = self._pages.get(path)
         if page is not None and request.method in {"GET", "HEAD"}:
             return Response(
-                body=page.body,
+                body=page.body(),
                 headers={
                     "Content-Type": page.content_type,
                     "Content-Security-Policy": page.security_policy,

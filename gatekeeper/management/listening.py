@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -35,9 +36,10 @@ def pages() -> Mapping[str, Page]:
         "/reader.js": ("reader.js", "text/javascript; charset=utf-8"),
     }
     return {
-        "/v1/openapi.json": Page("application/json", encoded(OPERATIONS)),
+        # Made when it is first asked for, and kept.
+        "/v1/openapi.json": Page("application/json", cache(partial(encoded, OPERATIONS))),
         **{
-            path: Page(kind, (reader / name).read_bytes(), _READER_POLICY)
+            path: Page(kind, cache((reader / name).read_bytes), _READER_POLICY)
             for path, (name, kind) in files.items()
         },
     }

@@ -57,7 +57,11 @@ class Wire(BaseModel):
     """What goes over the wire: strict, closed, immutable."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a gate that starts does not wait for what is asked later
     )
 
 

@@ -49,6 +49,13 @@ class Postgres:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
         return done.stdout.strip()
 
+    def tool(self, name: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own programs against this server."""
+        folder = self._server.get_postmaster_info().socket_dir
+        environment = {**os.environ, "PGHOST": str(folder), "PGUSER": "postgres"}
+        command = [str(self._server.bin_path / name), *arguments]
+        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
+
     def cut(self) -> None:
         """End every connection of gates, as an administrator or a failing network does."""
         self.run(
