@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from gatekeeper.settings import Settings
-from gatekeeper.settings.load import load_settings
+from gatekeeper.settings.load import FILE_VARIABLE, load_settings
+from gatekeeper.settings.shape import place_of, type_at
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text("utf-8"))
@@ -114,6 +115,13 @@ def test_secrets_come_from_the_operator() -> None:
     assert "Secret" not in {each["kind"] for each in objects()}
     (volume,) = [each for each in POD["volumes"] if "secret" in each]
     assert volume["secret"]["secretName"] == "gatekeeper"
+
+
+def test_variables_are_settings() -> None:
+    """Each variable of ours names the settings file or sets something that exists."""
+    for container in CONTAINERS:
+        named = {each["name"] for each in container.get("env", ())} - {FILE_VARIABLE}
+        assert all(type_at(place_of(variable)) is not None for variable in named)
 
 
 def test_the_gate_is_the_one_way_in() -> None:
