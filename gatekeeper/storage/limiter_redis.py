@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from gatekeeper.policy.limits import MICRO
 from gatekeeper.policy.words import Mode, Unit
 from gatekeeper.storage.limiter import Reservation, Reserved
-from gatekeeper.storage.store_line import Script
+from gatekeeper.storage.store_line import Script, StoreError
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,6 +129,8 @@ class RedisLimiter:
             keys.append(f"{prefix}{claim.partition}".encode())
             parts += (head, _DOUBLE.pack(claim.amount), rate)
         answer = await self._run(self._scripts.reserve, keys, b"".join(parts), hold_id.encode())
+        if not isinstance(answer, bytes) or len(answer) not in {16, 16 + 16 * len(claims)}:
+            raise StoreError("protocol")
         found = struct.unpack(f"<{len(answer) // 8}d", answer)
         if found[0] < 0:
             raise ValueError("hold_id is already in use")

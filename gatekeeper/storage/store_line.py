@@ -208,7 +208,8 @@ async def _connect(access: StoreAccess, address: Address) -> StoreLine:
             await loop.create_unix_connection(lambda: line, address.host)
         login = access.login
         auth = ("AUTH", login.username or "default", login.password) if login.password else ()
-        await line.command("HELLO", "3", *auth, "SETNAME", _NAME)
+        if not isinstance(await line.command("HELLO", "3", *auth, "SETNAME", _NAME), dict):
+            line.fail("protocol")  # a port without a server may even answer itself
         if access.settings.database:
             await line.command("SELECT", str(access.settings.database))
     except BaseException:

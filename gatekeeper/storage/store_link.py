@@ -108,9 +108,10 @@ class StoreLink:
                 answered_at = loop.time()
                 self._change(StoreState.ANSWERING, line)
                 await self._hold(line)
-            except StoreError as error:
-                self._observer.failed(error.kind)
-                self._change(StoreState.FAILING, None, error.kind)
+            except (StoreError, TypeError, ValueError) as error:  # the latter two: of the answer
+                kind = error.kind if isinstance(error, StoreError) else "protocol"
+                self._observer.failed(kind)
+                self._change(StoreState.FAILING, None, kind)
             finally:
                 self._line = None
                 if line is not None:

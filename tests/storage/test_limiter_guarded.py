@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from gatekeeper.storage.store_line import StoreError, dial
 from gatekeeper.telemetry import Metrics
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator
 
     from support.valkey import Server
@@ -252,3 +252,15 @@ async def test_waiting_settlements_are_bounded(desk: Desk, monkeypatch: pytest.M
     desk.limiter.recovered()
     await desk.limiter.settled(5.0)
     assert await desk.left(of) == pytest.approx(30, abs=0.1)
+
+
+async def test_h25_a_caller_that_hangs_up_while_asking_holds_nothing(desk: Desk) -> None:
+    """Nobody would settle it: what the store may have taken is given back."""
+    of = daily()
+    asking = asyncio.create_task(desk.reserve(claim(of, 5)))
+    await asyncio.sleep(0)  # it has written, and waits for the answer
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await desk.limiter.settled(5.0)
+    assert await desk.left(of) == 40

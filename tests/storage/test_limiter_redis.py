@@ -25,7 +25,7 @@ from gatekeeper.policy.limits import MAX_DENOMINATOR, MAX_UNITS, MICRO, SATURATI
 from gatekeeper.policy.model import Moment, Usage
 from gatekeeper.policy.words import Mode, Unit
 from gatekeeper.storage.limiter_redis import LAYOUT, RedisLimiter, Scripts, scripts
-from gatekeeper.storage.store_line import Script, dial
+from gatekeeper.storage.store_line import Script, StoreError, dial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -309,3 +309,17 @@ def test_the_scripts_are_shipped() -> None:
     for script in (scripts().reserve, scripts().settle, scripts().beat):
         assert script.text.startswith("-- Gatekeeper limits, scripts 1")
         assert len(script.sha) == 40
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"0" * 16 * 5, [1, 2]])
+async def test_an_answer_that_is_none_is_a_failure(answer: object) -> None:
+    """Whatever a store says, the call is judged, by what its rules declare for a failing one."""
+
+    class Odd:
+        def run(self, *_: object) -> asyncio.Future[Any]:
+            said = asyncio.get_running_loop().create_future()
+            said.set_result(answer)
+            return said
+
+    with pytest.raises(StoreError, match="protocol"):
+        await RedisLimiter(Odd(), "p").reserve([claim()], AT, 60.0, "one")

@@ -124,3 +124,11 @@ async def test_who_is_not_let_in_is_told_why(said: bytes, kind: str) -> None:
         with pytest.raises(StoreError) as raised:
             await dial(access_to(address), 5.0)
         assert raised.value.kind == kind
+
+
+async def test_who_does_not_greet_is_no_store() -> None:
+    """What connects to a port that nobody listens on may end up talking to itself."""
+    async with saying(b"+HELLO\r\n") as address:
+        line = await dial(access_to(address), 5.0)
+        with pytest.raises(StoreError, match="protocol"):
+            await line.command("PING")

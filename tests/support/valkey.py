@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -29,13 +30,18 @@ _SCRATCH = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, and so is its neighbour of the cluster bus."""
+    """Return a port that was free a moment ago, and so is its neighbour of the cluster bus.
+
+    It lies below those that the kernel hands out: a server that was killed finds it free again.
+    """
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            port = int(found.getsockname()[1])
-        if port + 10_000 <= 65_535:
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
-                return port
+        port = random.randint(12_000, 22_000)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 10_000)),
+        ):
+            return port
 
 
 def valkey_binary() -> str:
