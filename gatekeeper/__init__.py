@@ -5,12 +5,15 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``cli``            the commands
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
+``sandbox_vendor`` a vendor of identity checks to try step-up on
 ``management``     the management API: operations, roles, audit, OpenAPI
 ``alerts``         watches conditions of this process and posts their changes
+``gauges``         what a gate tells of its state
 ``live``           follows what changes under way: rule files, network data, the records
-``sandbox_vendor`` a vendor of identity checks to try step-up on
+``serving``        the listeners of callers
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
 ``ops``            the listener of probes and metrics
+``limits``         builds the limits: in this process, or guarded in a shared store
 ``feeds``          fetches lists and databases of networks for the update commands
 ``gate``           the path of one request
 ``delivery``       forwards an admitted call and settles it

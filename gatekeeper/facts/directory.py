@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+import structlog
 from msgspec.structs import replace
 
 from gatekeeper.facts.address import AddressSource
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from gatekeeper.storage.records import Records
     from gatekeeper.storage.records_schema import AccountRow, KeyRow
 
+_REFRESH_S: Final = 0.5
+"""How soon this process sees what another one wrote into the records."""
 _STEP_TIMEOUT_S: Final = 10.0
 _FLUSH_ROWS: Final = 500
 _LOAD_ROWS: Final = 1_000
@@ -116,6 +119,16 @@ class Directory:
         self.failures += 1
         self.last_error = str(error) or "the records did not answer in time"
         return False
+
+    async def run(self, clock: Callable[[], float]) -> None:
+        """Follow the records until cancelled; ``clock`` tells Unix seconds."""
+        log, told = structlog.get_logger("gatekeeper"), False
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            await self.refresh(clock())
+            if self._failing is not told:
+                told = self._failing
+                log.warning("records", failing=told, error=self.last_error if told else "")
 
     @property
     def failing(self) -> bool:

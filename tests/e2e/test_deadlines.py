@@ -150,10 +150,10 @@ async def test_h10_a_pipeline_that_nobody_reads_is_cut(
     async with wired(gates, deadlines=Deadlines(write_s=0.3)) as w:
         stuck = await w.caller()
         stuck.stop_reading()
-        await until(lambda: len(w.gate.app._servers[0][1].connections) == 1)
+        await until(lambda: len(w.gate.app._listeners._servers[0][1].connections) == 1)
         one = request("GET", "/files/" + "x" * 4_000, key=None)
         flood = asyncio.create_task(stuck.flood(one * 50))
-        await until(lambda: not w.gate.app._servers[0][1].connections)
+        await until(lambda: not w.gate.app._listeners._servers[0][1].connections)
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
         assert w.upstream.connections == 0
@@ -168,7 +168,7 @@ async def test_h10_a_closed_connection_does_not_wait_for_its_reader(
     wire = OK.replace(b"Length: 2", b"Length: 40002") + b"x" * 40_000
     deadlines = Deadlines(write_s=0.3)
     async with wired(gates, RawUpstream(always(wire)), deadlines=deadlines) as w:
-        listening, server = w.gate.app._servers[0]
+        listening, server = w.gate.app._listeners._servers[0]
         listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         stuck = await w.caller(receive_buffer_bytes=4_096)
         stuck.stop_reading()

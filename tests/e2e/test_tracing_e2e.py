@@ -242,7 +242,7 @@ async def test_a_collector_that_is_silent_holds_no_call(collector: Collector, ga
     """Calls are answered while the exporter waits; spans are given up, and the gate stops."""
     collector.silent = asyncio.Event()
     gate = await gates(rules=rules_text(), **tracing(collector))
-    tracer = gate.app._tracing
+    tracer = gate.app.gate._parts.tracing
     assert tracer is not None
     for _ in range(2_000):  # several batches, each of which would wait for its own deadline
         tracer._begin(None).span.end()
