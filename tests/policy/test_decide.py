@@ -306,12 +306,12 @@ def test_longest_wait_speaks() -> None:
     assert decision.reason is Reason.SPENDING_LIMIT_EXCEEDED
 
 
-@pytest.mark.parametrize("observe", [True, False])
-def test_h30_a_limit_that_could_not_be_asked_is_no_limit_reached(*, observe: bool) -> None:
+@pytest.mark.parametrize("mode", [GateMode.OBSERVE, GateMode.ENFORCE])
+def test_h30_a_limit_that_could_not_be_asked_is_no_limit_reached(mode: GateMode) -> None:
     """A rule that is closed makes the call unavailable, whatever else had no room."""
     short = limit_status(rule="a", retry_after_s=60.0, failed=OnFailure.LOCAL_SHARE)
     closed = limit_status(rule="b", retry_after_s=1.0, failed=OnFailure.CLOSED)
-    decision = ended(judge(facts(), rules()), short, closed, observe=observe)
+    decision = ended(judge(facts(), rules()), short, closed, mode=mode)
     assert (decision.verdict, decision.reason) == (
         Verdict.UNAVAILABLE,
         Reason.SERVICE_UNAVAILABLE,
@@ -320,7 +320,7 @@ def test_h30_a_limit_that_could_not_be_asked_is_no_limit_reached(*, observe: boo
         ("a", Verdict.RATE_LIMITED, "store failed: local_share"),
         ("b", Verdict.UNAVAILABLE, "store failed: closed"),
     ]
-    assert decision.admits is observe
+    assert decision.admits is (mode is GateMode.OBSERVE)
 
 
 def test_h31_a_closed_rule_in_shadow_refuses_nothing() -> None:
