@@ -6,6 +6,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
+``limits``         builds the limits: in memory, or shared in a store and guarded
 ``ops``            the listener of probes and metrics
 ``gate``           the path of one request
 ``delivery``       forwards an admitted call and settles it
