@@ -12,6 +12,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``live``           follows what changes under way: rule files, network data, the records
 ``serving``        the listeners of callers
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
+``limits``         builds the limits: in memory, or shared in a store and guarded
 ``ops``            the listener of probes and metrics
 ``limits``         builds the limits: in this process, or guarded in a shared store
 ``feeds``          fetches lists and databases of networks for the update commands
