@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from dataclasses import asdict
@@ -12,9 +11,11 @@ import click
 
 from gatekeeper.cli.common import (
     FAILED,
+    audited,
     data_dir_option,
     day,
     json_option,
+    operator,
     settings_from,
     settings_option,
     table,
@@ -154,7 +155,8 @@ def approve(
     """
     _decide(
         settings_from(settings_file, {"--data-dir": data_dir}),
-        lambda desk: desk.approve(case, actor=_actor(actor), reason=_text(reason), at=time.time()),
+        "approveCase",
+        lambda desk, now: desk.approve(case, actor=_actor(actor), reason=_text(reason), at=now),
     )
 
 
@@ -175,7 +177,8 @@ def decline(
     """
     _decide(
         settings_from(settings_file, {"--data-dir": data_dir}),
-        lambda desk: desk.decline(case, actor=_actor(actor), reason=_text(reason), at=time.time()),
+        "declineCase",
+        lambda desk, now: desk.decline(case, actor=_actor(actor), reason=_text(reason), at=now),
     )
 
 
@@ -196,23 +199,33 @@ def restart(
     """
     _decide(
         settings_from(settings_file, {"--data-dir": data_dir}),
-        lambda desk: desk.restart(case, actor=_actor(actor), reason=_text(reason), at=time.time()),
+        "restartCase",
+        lambda desk, now: desk.restart(case, actor=_actor(actor), reason=_text(reason), at=now),
     )
 
 
 def _at_the_desk(settings: Settings, work: Callable[[CaseDesk], Awaitable[_Result]]) -> _Result:
-    rules = try_rules(settings.step_up)
+    return with_records(settings, lambda records: work(_desk(settings, records)))
 
-    async def with_desk(records: Records) -> _Result:
-        return await work(CaseDesk(Cases(records.database), valid_s=rules.valid_s))
 
-    return with_records(settings, with_desk)
+def _desk(settings: Settings, records: Records) -> CaseDesk:
+    return CaseDesk(Cases(records.database), valid_s=try_rules(settings.step_up).valid_s)
 
 
 def _decide(
-    settings: Settings, work: Callable[[CaseDesk], Awaitable[tuple[Change, CaseRow | None]]]
+    settings: Settings,
+    action: str,
+    work: Callable[[CaseDesk, float], Awaitable[tuple[Change, CaseRow | None]]],
 ) -> None:
-    change, row = _at_the_desk(settings, work)
+    async def decided(records: Records) -> tuple[Change, CaseRow | None]:
+        now = time.time()
+        change, row = await work(_desk(settings, records), now)
+        if row is not None and change is Change.DONE:
+            async with audited(records, action, "case", at=now) as trace:
+                trace.of(row.id, account=row.account_id, reason=row.reason, decided_by=row.actor)
+        return change, row
+
+    change, row = with_records(settings, decided)
     if row is None:
         _say_and_fail("there is no such case")
     if change is not Change.DONE:
@@ -226,7 +239,7 @@ def _say_and_fail(text: str) -> NoReturn:
 
 
 def _actor(given: str | None) -> str:
-    return _text(given or f"cli:{getpass.getuser()}", MAX_ACTOR)
+    return _text(given or operator(), MAX_ACTOR)
 
 
 def _text(text: str, most: int = MAX_REASON) -> str:

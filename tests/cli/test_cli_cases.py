@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,13 +65,16 @@ def test_a_case_is_approved(run: Run, case_id: str) -> None:
     assert "case is verified" in run("cases", "decline", case_id, "--reason", "x", code=1).stderr
 
 
-def test_a_case_is_declined_and_restarted(run: Run, case_id: str) -> None:
-    """Who decides is whoever runs the command, unless it says otherwise."""
+def test_a_case_is_declined_and_restarted(tmp_path: Path, run: Run, case_id: str) -> None:
+    """Who decides is whoever runs the command, unless it says otherwise; both are audited."""
     run("cases", "decline", case_id, "--reason", "name does not match")
     run("cases", "restart", case_id, "--reason", "new papers")
     shown = json.loads(run("cases", "show", case_id).stdout)
     assert shown["state"] == "required"
     assert shown["history"][0]["actor"].startswith("cli:")
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "records.db")) as database:
+        rows = list(database.execute("SELECT action, target_id FROM audit ORDER BY id"))
+    assert rows == [("declineCase", case_id), ("restartCase", case_id)]
 
 
 def test_what_cannot_be_decided(run: Run, case_id: str) -> None:
