@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from support.flaky import FlakyDatabase
 
 from gatekeeper.facts.address import AddressSource, ClientAddress
 from gatekeeper.facts.directory import Directory, KeyEntry
 from gatekeeper.policy.model import FOREVER, Account, NetworkFacts
 from gatekeeper.policy.words import Assurance, LookupStatus, Tier
-from gatekeeper.storage.database import Database, RecordsError
+from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.organizations import OrganizationPatch, Organizations
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.records_schema import AccountPatch, KeyRow
@@ -55,28 +56,10 @@ async def cli(url: str) -> AsyncIterator[Records]:
     await opened.close()
 
 
-class Failing(Database):
-    """A database that stops answering when told to."""
-
-    broken = False
-
-    def reading(self) -> Any:
-        """Read, unless broken."""
-        if self.broken:
-            raise RecordsError("gone")
-        return super().reading()
-
-    def writing(self, **options: Any) -> Any:
-        """Write, unless broken."""
-        if self.broken:
-            raise RecordsError("gone")
-        return super().writing(**options)
-
-
 @pytest.fixture
-async def failing(url: str) -> AsyncIterator[Failing]:
+async def failing(url: str) -> AsyncIterator[FlakyDatabase]:
     """Open a database that can be broken."""
-    opened = await Failing.open(url)
+    opened = await FlakyDatabase.open(url)
     yield opened
     await opened.close()
 
@@ -154,7 +137,7 @@ async def test_assurance_ends_when_it_expires(records: Records) -> None:
     assert directory.account("acme", AT + 10).assurance is Assurance.IAL2
 
 
-async def test_h19_records_lost_the_last_state_serves_on(failing: Failing) -> None:
+async def test_h19_records_lost_the_last_state_serves_on(failing: FlakyDatabase) -> None:
     """While the records fail, known keys work, staleness is told, and a miss is not a no."""
     await Records(failing).create_key(KeyRow("gk_1", DIGEST, "acme"))
     directory = await Directory.load(Records(failing), mail_listed_by=no_lists, at=AT)
@@ -172,7 +155,7 @@ async def test_h19_records_lost_the_last_state_serves_on(failing: Failing) -> No
     assert directory.staleness_s(AT + 61) == 0
 
 
-async def test_load_fails_when_the_records_do(failing: Failing) -> None:
+async def test_load_fails_when_the_records_do(failing: FlakyDatabase) -> None:
     """A gate does not start without knowing anybody."""
     failing.broken = True
     with pytest.raises(RecordsError):
@@ -193,7 +176,7 @@ async def test_an_opaque_account_is_known_after_one_success(records: Records, cl
     assert directory.sizes == (1, 0, 0)
 
 
-async def test_h41_successes_wait_in_bounded_memory(failing: Failing) -> None:
+async def test_h41_successes_wait_in_bounded_memory(failing: FlakyDatabase) -> None:
     """While the records fail only so many new accounts are held; none of those is lost."""
     directory = await Directory.load(
         Records(failing), mail_listed_by=no_lists, at=AT, max_pending=3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.live import FlakyDatabase
+from support.flaky import FlakyDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from support.live import AT, FlakyDatabase, Judge, keeper_of, limited, revision_of, write_rules
+from support.live import AT, Judge, keeper_of, limited, revision_of, write_rules
 
 from gatekeeper.live.desk import MAX_FILES, RuleDesk, RuleDiff, UnknownRevision
 from gatekeeper.policy.rule_changes import ChangeKind, RuleChange
@@ -15,6 +15,8 @@ from gatekeeper.storage.rule_history import Activation, Conflict, RuleHistory, S
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.flaky import FlakyDatabase
 
 ONE, TWO, THREE = limited(1), limited(2), limited(3)
 R1, R2, R3 = map(revision_of, (ONE, TWO, THREE))

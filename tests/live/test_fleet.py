@@ -11,7 +11,6 @@ from support.gates import eventually
 from support.live import (
     AT,
     NETWORK_SECRET,
-    FlakyDatabase,
     Judge,
     limited,
     revision_of,
@@ -29,6 +28,8 @@ from gatekeeper.telemetry import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.flaky import FlakyDatabase
 
 
 class Gate:

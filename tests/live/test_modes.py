@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import structlog
-from support.live import AT, FlakyDatabase, Judge, limited
+from support.live import AT, Judge, limited
 
 from gatekeeper.live.modes import ModeDesk, ModeKeeper, ModeState
 from gatekeeper.live.rule_files import RuleFiles
@@ -13,6 +15,9 @@ from gatekeeper.policy.words import GateMode
 from gatekeeper.storage.controls import Controls
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from support.flaky import FlakyDatabase
 
 
 def gate_with_mode(

@@ -14,8 +14,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.builders import default_pack
+from support.flaky import FlakyDatabase
 from support.live import (
-    FlakyDatabase,
     keeper_of,
     limited,
     revision_of,

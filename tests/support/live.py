@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from support.gates import rules_text
 
@@ -14,7 +14,6 @@ from gatekeeper.live.rule_files import RuleFiles, watch_rules
 from gatekeeper.live.rules import RuleKeeper
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip
-from gatekeeper.storage.database import Database, RecordsError
 from gatekeeper.storage.rule_history import RuleHistory
 from gatekeeper.telemetry import Metrics
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gatekeeper.policy.ruleset import RuleSet
+    from gatekeeper.storage.database import Database
 
 AT = 1_790_000_000.0
 NETWORK_SECRET = b"0123456789abcdef"
@@ -52,24 +52,6 @@ class Judge:
         """Revisions of the rules that were ever in force, in order, each once in a row."""
         every = [snapshot.rules.revision for snapshot in self.seen]
         return [new for old, new in zip([None, *every], every, strict=False) if new != old]
-
-
-class FlakyDatabase(Database):
-    """A database that stops answering when told to."""
-
-    broken = False
-
-    def reading(self) -> Any:
-        """Read, or fail."""
-        if self.broken:
-            raise RecordsError("gone")
-        return super().reading()
-
-    def writing(self, **options: Any) -> Any:
-        """Write, or fail."""
-        if self.broken:
-            raise RecordsError("gone")
-        return super().writing(**options)
 
 
 def limited(per_hour: int, country: str = "CU") -> str:
