@@ -1,4 +1,4 @@
-"""What the types of the settings cannot say: fields that must fit each other and the machine.
+"""What the types of the settings cannot say: fields that must fit each other.
 
 A check yields problems at their place in the settings; :mod:`gatekeeper.settings.load` adds the
 file, variable or flag. Each names the top-level fields it reads, so that the others still run when
@@ -8,40 +8,22 @@ one of them is wrong already.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gatekeeper.policy.countries import country_problem
 from gatekeeper.settings import DATABASE_FORMAT
+from gatekeeper.settings.problems import HOLDING_SECRETS, Check, Problem, secrets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-    from gatekeeper.settings import Feed, SecretSource, Settings, Store
+    from gatekeeper.settings import Feed, Settings, Store
     from gatekeeper.settings.shape import Place
 
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong, at its place in the settings."""
-
-    place: Place
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A question to the settings, and the top-level fields it needs to be sound."""
-
-    reads: frozenset[str]
-    run: Callable[[Settings, Mapping[str, str]], Iterator[Problem]]
-    """Arguments: settings, environment."""
 
 
 def _urls(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -98,28 +80,9 @@ def _upstream_tables(settings: Settings, _environ: Mapping[str, str]) -> Iterato
 
 
 def _secret_shapes(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    for place, source in _secrets(settings):
+    for place, source in secrets_of(settings):
         if (source.env is None) == (source.file is None):
             yield Problem(place, "This needs exactly one of env and file.")
-
-
-def _secrets(settings: Settings) -> Iterator[tuple[Place, SecretSource]]:
-    if settings.secret is not None:
-        yield ("secret",), settings.secret
-    for number, upstream in enumerate(settings.upstreams):
-        if upstream.credential is not None:
-            yield ("upstreams", number, "credential"), upstream.credential
-    for number, header in enumerate(settings.tracing.headers):
-        yield ("tracing", "headers", number, "value"), header.value
-    if settings.alerts.secret is not None:
-        yield ("alerts", "secret"), settings.alerts.secret
-    if settings.step_up.vendor_key is not None:
-        yield ("step_up", "vendor_key"), settings.step_up.vendor_key
-    for number, source in enumerate(settings.step_up.webhook_secrets):
-        yield ("step_up", "webhook_secrets", number), source
-    for field in ("password", "sentinel_password"):
-        if (source := getattr(settings.store, field)) is not None:
-            yield ("store", field), source
 
 
 def _issuers(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -345,13 +308,10 @@ def _store_addresses(store: Store) -> Iterator[Problem]:
 _LAST_PORT: Final = 65_535
 
 
-_HOLDING_SECRETS: Final = frozenset(
-    {"upstreams", "secret", "step_up", "store", "tracing", "alerts"}
-)
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
-    Check(_HOLDING_SECRETS, _secret_shapes),
+    Check(HOLDING_SECRETS, _secret_shapes),
     Check(frozenset({"step_up"}), _vendor),
     Check(frozenset({"jwt"}), _issuers),
     Check(frozenset({"listeners"}), _listeners),
@@ -367,71 +327,3 @@ CONSISTENCY: Final = (
     Check(frozenset({"store"}), _store),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""
-
-
-def _some_upstream(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    if not settings.upstreams:
-        message = "This is empty: name a model endpoint here or by --upstream, or try --demo."
-        yield Problem(("upstreams",), message)
-
-
-def _listener_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    for number, listener in enumerate(settings.listeners):
-        if listener.tls is not None:
-            place: Place = ("listeners", number, "tls")
-            yield from _readable((*place, "certificate"), listener.tls.certificate)
-            yield from _readable((*place, "key"), listener.tls.key)
-
-
-def _admin_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    if settings.admin.enabled and settings.admin.tls is not None:
-        yield from _readable(("admin", "tls", "certificate"), settings.admin.tls.certificate)
-        yield from _readable(("admin", "tls", "key"), settings.admin.tls.key)
-
-
-def _upstream_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    for number, upstream in enumerate(settings.upstreams):
-        if upstream.ca_file is not None:
-            yield from _readable(("upstreams", number, "ca_file"), upstream.ca_file)
-
-
-def _key_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    for number, issuer in enumerate(settings.jwt):
-        if issuer.jwks_file is not None:
-            yield from _readable(("jwt", number, "jwks_file"), issuer.jwks_file)
-
-
-def _store_files(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
-    if settings.store.tls is not None:
-        for field in ("ca_file", "certificate", "key"):
-            path = getattr(settings.store.tls, field)
-            if path is not None:
-                yield from _readable(("store", "tls", field), path)
-
-
-def _secrets_present(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
-    for place, source in _secrets(settings):
-        if source.env is not None and not environ.get(source.env):
-            yield Problem((*place, "env"), f"The variable {source.env} is not set.")
-        if source.file is not None:
-            yield from _readable((*place, "file"), source.file)
-
-
-def _readable(place: Place, path: Path) -> Iterator[Problem]:
-    try:
-        with path.open("rb"):
-            return
-    except OSError as error:
-        yield Problem(place, f"{path} cannot be read: {error.strerror}.")
-
-
-SERVING: Final = (
-    Check(frozenset({"upstreams"}), _some_upstream),
-    Check(frozenset({"listeners"}), _listener_files),
-    Check(frozenset({"admin"}), _admin_files),
-    Check(frozenset({"upstreams"}), _upstream_files),
-    Check(frozenset({"jwt"}), _key_files),
-    Check(_HOLDING_SECRETS, _secrets_present),
-    Check(frozenset({"store"}), _store_files),
-)
-"""Checks of the machine that is about to serve; they open the files that are named."""

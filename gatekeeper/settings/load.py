@@ -22,7 +22,8 @@ from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.strict_yaml import read_yaml, walk
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import Settings
-from gatekeeper.settings.check import CONSISTENCY, SERVING
+from gatekeeper.settings.check import CONSISTENCY
+from gatekeeper.settings.check_machine import SERVING
 from gatekeeper.settings.layer import Layer, say
 from gatekeeper.settings.shape import (
     PREFIX,
@@ -38,7 +39,7 @@ from gatekeeper.settings.shape import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gatekeeper.settings.check import Check
+    from gatekeeper.settings.problems import Check
     from gatekeeper.settings.shape import Place
 
 FILE_VARIABLE: Final = "GATEKEEPER_SETTINGS"
