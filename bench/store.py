@@ -45,7 +45,7 @@ from gatekeeper.policy.model import Moment, Standing, Usage
 from gatekeeper.policy.view import view_of
 from gatekeeper.settings import Store
 from gatekeeper.storage.limiter_redis import RedisLimiter
-from gatekeeper.storage.redis_client import StoreAccess, read_access
+from gatekeeper.storage.store_access import StoreAccess, read_access
 from gatekeeper.storage.store_line import dial
 from gatekeeper.telemetry import Metrics
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.settings import Store
     from gatekeeper.storage.limiter import Limiter
-    from gatekeeper.storage.redis_client import StoreAccess
+    from gatekeeper.storage.store_access import StoreAccess
     from gatekeeper.telemetry import Metrics
 
 STORE_CHECK: Final = "limits_store"

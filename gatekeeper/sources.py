@@ -15,9 +15,9 @@ from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
 from gatekeeper.settings import SecretSource
 from gatekeeper.storage.cases_schema import TryRules
-from gatekeeper.storage.redis_client import read_access
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import load_or_create_secret, read_secret
+from gatekeeper.storage.store_access import read_access
 from gatekeeper.upstream.routes import Endpoint, Route
 from gatekeeper.verification.sandbox import SandboxVendor
 from gatekeeper.verification.standard_webhooks import key_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, StepUp, Upstream
-    from gatekeeper.storage.redis_client import StoreAccess
+    from gatekeeper.storage.store_access import StoreAccess
     from gatekeeper.tracing import Tracing
     from gatekeeper.verification.vendor import Vendor
 

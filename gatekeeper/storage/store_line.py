@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from dataclasses import dataclass
 from hashlib import sha1
@@ -18,12 +19,13 @@ from hiredis import PushNotification, Reader, ReplyError, pack_command
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gatekeeper.storage.redis_client import Address, open_sentinel
+from gatekeeper.storage.store_access import Address, open_sentinel
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
-    from gatekeeper.storage.redis_client import StoreAccess
+    from gatekeeper.storage.store_access import StoreAccess
 
 _NAME: Final = "gatekeeper-limits"
 _NOSCRIPT: Final = "NOSCRIPT"
@@ -203,7 +205,7 @@ async def _connect(access: StoreAccess, address: Address) -> StoreLine:
     line = StoreLine(access.connect_s)
     try:
         if address.port:
-            await loop.create_connection(lambda: line, address.host, address.port, ssl=access.tls)
+            await _connect_tcp(line, address, access.tls)
         else:
             await loop.create_unix_connection(lambda: line, address.host)
         login = access.login
@@ -216,6 +218,33 @@ async def _connect(access: StoreAccess, address: Address) -> StoreLine:
         line.fail("closed")
         raise
     return line
+
+
+async def _connect_tcp(line: StoreLine, address: Address, tls: ssl.SSLContext | None) -> None:
+    """Connect to the first address of a name that answers.
+
+    The look-up is our own: the loop's would complain of one that fails after its deadline.
+    """
+    loop = asyncio.get_running_loop()
+    looking = asyncio.ensure_future(
+        loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    )
+    looking.add_done_callback(lambda found: found.cancelled() or found.exception())
+    refused: OSError | None = None
+    for *_, where in await asyncio.shield(looking):
+        try:
+            await loop.create_connection(
+                lambda: line,
+                str(where[0]),
+                address.port,
+                ssl=tls,
+                server_hostname=address.host if tls is not None else None,
+            )
+        except OSError as error:
+            refused = error
+        else:
+            return
+    raise refused or OSError("the name has no address")
 
 
 async def _find(access: StoreAccess) -> Address:

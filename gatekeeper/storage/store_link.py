@@ -16,7 +16,7 @@ from gatekeeper.storage.store_line import StoreError, dial
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gatekeeper.storage.redis_client import StoreAccess
+    from gatekeeper.storage.store_access import StoreAccess
     from gatekeeper.storage.store_line import Script, StoreLine
 
 BEAT_S: Final = 1.0

@@ -21,7 +21,7 @@ from gatekeeper.limits import keeping_limits
 from gatekeeper.policy.model import Moment
 from gatekeeper.settings import Store
 from gatekeeper.storage.limiter_redis import RedisLimiter
-from gatekeeper.storage.redis_client import StoreAccess, read_access
+from gatekeeper.storage.store_access import StoreAccess, read_access
 from gatekeeper.storage.store_line import dial
 from gatekeeper.telemetry import Metrics
 

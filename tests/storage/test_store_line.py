@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from support.limits import access_to
 from support.pipe import piped
+from support.valkey import serving
 
+from gatekeeper.settings import SecretSource, StoreTls
 from gatekeeper.storage.store_line import Script, StoreError, StoreLine, dial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from support.valkey import Server
 
@@ -132,3 +139,83 @@ async def test_who_does_not_greet_is_no_store() -> None:
         line = await dial(access_to(address), 5.0)
         with pytest.raises(StoreError, match="protocol"):
             await line.command("PING")
+
+
+# --- finding the way in
+
+
+async def test_a_name_and_a_numbered_database(valkey: Server) -> None:
+    """A name is looked up, whichever of its addresses answers; the database is the one named."""
+    line = await dial(access_to(f"localhost:{valkey.port}", database=3), 5.0)
+    info = await line.command("CLIENT", "INFO")
+    assert "db=3" in str(info)
+    assert "resp=3" in str(info)
+    line.fail("closed")
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    """The server beside the gate needs no port."""
+    path = tmp_path / "socket"
+    async with serving(tmp_path, "--unixsocket", str(path)):
+        line = await dial(access_to(f"unix:{path}"), 5.0)
+        assert await line.command("PING") == b"PONG"
+        line.fail("closed")
+
+
+async def test_acl_users(tmp_path: Path) -> None:
+    """The user of the settings is let in, with the right password only."""
+    users = ("--user", *["gate", "on", ">hush", "~*", "&*", "+@all"], "--user", "default", "off")
+    login = {"username": "gate", "password": SecretSource(env="PASSWORD")}
+    async with serving(tmp_path, *users) as server:
+        right = access_to(server.address, {"PASSWORD": "hush"}, **login)
+        line = await dial(right, 5.0)
+        assert await line.command("ACL", "WHOAMI") == b"gate"
+        line.fail("closed")
+        with pytest.raises(StoreError, match="wrongpass"):
+            await dial(access_to(server.address, {"PASSWORD": "loud"}, **login), 5.0)
+
+
+async def test_tls_with_client_certificates(valkey: Server, tmp_path: Path) -> None:
+    """Both sides prove who they are; a stranger's authority is not believed."""
+    authority = trustme.CA()
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "server", "client", "stranger")}
+    authority.cert_pem.write_to_path(files["ca"])
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(files["server"])
+    client = authority.issue_cert("gate@example.com")
+    client.private_key_and_cert_chain_pem.write_to_path(files["client"])
+    trustme.CA().cert_pem.write_to_path(files["stranger"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files["ca"])
+    context.load_cert_chain(files["server"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    own = {"certificate": files["client"], "key": files["client"]}
+    async with piped(valkey.port, context) as pipe:
+        line = await dial(access_to(pipe.address, tls=StoreTls(ca_file=files["ca"], **own)), 5.0)
+        assert await line.command("PING") == b"PONG"
+        line.fail("closed")
+        for tls in (StoreTls(ca_file=files["stranger"], **own), StoreTls(ca_file=files["ca"])):
+            with pytest.raises(StoreError):
+                await dial(access_to(pipe.address, tls=tls), 5.0)
+
+
+async def test_a_look_up_that_outlives_its_deadline_ends_unheard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name server that is slow and then fails costs one attempt, and no complaint of the loop."""
+    loop, complaints = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    ended = asyncio.Event()
+
+    async def slow(*_: object, **__: object) -> None:
+        try:
+            await asyncio.sleep(0.2)
+            raise socket.gaierror(socket.EAI_AGAIN, "name server")
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(loop, "getaddrinfo", slow)
+    with pytest.raises(StoreError, match="connect"):
+        await dial(access_to("valkey.internal:6379", connect_ms=20), 5.0)
+    await ended.wait()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []

@@ -12,7 +12,7 @@ from support.limits import claim, quota
 from gatekeeper.policy.model import Moment
 from gatekeeper.settings import Store
 from gatekeeper.storage.limiter_redis import RedisLimiter
-from gatekeeper.storage.redis_client import StoreAccess, read_access
+from gatekeeper.storage.store_access import StoreAccess, read_access
 from gatekeeper.storage.store_line import dial
 
 

@@ -13,10 +13,12 @@ from gatekeeper.policy.words import Mode, OnFailure, Tier, Unit
 from gatekeeper.settings import Store
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.limiter_redis import RedisLimiter, Scripts
-from gatekeeper.storage.redis_client import StoreAccess, read_access
+from gatekeeper.storage.store_access import StoreAccess, read_access
 from gatekeeper.storage.store_line import StoreLine, dial
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gatekeeper.storage.limiter import Limiter, Reservation, Reserved
 
 IDS = map(str, itertools.count())
@@ -83,10 +85,12 @@ def moment(at_s: float, unix_s: float = 0.0) -> Moment:
     return Moment(unix_s, round(at_s * MICRO))
 
 
-def access_to(address: str, **fields: object) -> StoreAccess:
+def access_to(
+    address: str, environ: Mapping[str, str] | None = None, **fields: object
+) -> StoreAccess:
     """Return the access to one server, patient unless told."""
     settings = {"kind": "standalone", "addresses": (address,), "deadline_ms": 5_000, **fields}
-    found = read_access(Store.model_validate(settings), {})
+    found = read_access(Store.model_validate(settings), environ or {})
     assert isinstance(found, StoreAccess)
     return found
 

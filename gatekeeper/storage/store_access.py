@@ -1,17 +1,12 @@
-"""Opens Redis or Valkey as the settings say: standalone, Sentinel or Cluster, with TLS and ACL.
-
-Nothing connects before it is asked, so that a gate starts beside a store that is down. Every
-connection speaks RESP3, has timeouts, and no command is tried more than twice.
-"""
+"""How Redis or Valkey is reached: addresses, users and certificates, as the settings say."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio import Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
@@ -25,10 +20,6 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER_S: Final = 0.05
 _UNIX: Final = "unix:"
-_RESP3: Final = 3
-_CLIENT_NAME: Final = "gatekeeper"
-
-AnyRedis: TypeAlias = "Redis | RedisCluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,56 +79,29 @@ def read_access(store: Store, environ: Mapping[str, str]) -> StoreAccess | Mista
     return StoreAccess(store, addresses, login, sentinel, tls)
 
 
-def open_client(access: StoreAccess, *, answer_s: float = 5.0) -> AnyRedis:
-    """Return a client for everything that is not on the request path; ``aclose()`` it at the end.
-
-    It follows failovers of Sentinel and Cluster by itself. ``answer_s`` bounds the wait for each
-    answer; a subscriber waits for messages as long as it likes.
-    """
-    store = access.settings
-    common = {**_common(access, answer_s), **_credentials(access.login)}
-    if store.kind == "cluster":
-        nodes = [ClusterNode(each.host, each.port) for each in access.addresses]
-        return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **common)
-    if store.kind == "sentinel":
-        sentinel = open_sentinel(access)
-        master: _OfSentinels = sentinel.master_for(
-            store.master, redis_class=_OfSentinels, db=store.database, **common
-        )
-        master.sentinels = tuple(sentinel.sentinels)
-        return master
-    (address,) = access.addresses
-    where: dict[str, Any] = (
-        {"host": address.host, "port": address.port}
-        if address.port
-        else {"unix_socket_path": address.host}
-    )
-    if not address.port:
-        common = {name: value for name, value in common.items() if not name.startswith("ssl")}
-    return Redis(**where, db=store.database, **common)
-
-
 def open_sentinel(access: StoreAccess) -> Sentinel:
     """Return the Sentinels of ``access``, to ask which server is the master."""
+    tls, login = access.settings.tls, access.sentinel_login
+    encrypted: dict[str, Any] = {}
+    if tls is not None:
+        encrypted = {
+            "ssl": True,
+            "ssl_ca_certs": _text(tls.ca_file),
+            "ssl_certfile": _text(tls.certificate),
+            "ssl_keyfile": _text(tls.key),
+            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        }
     return Sentinel(  # type: ignore[no-untyped-call]  # redis-py
         [(each.host, each.port) for each in access.addresses],
         sentinel_kwargs={
-            **_common(access, access.connect_s),
-            **_credentials(access.sentinel_login),
+            "socket_timeout": access.connect_s,
+            "socket_connect_timeout": access.connect_s,
+            "retry": Retry(ConstantBackoff(_RETRY_AFTER_S), 1),
+            "username": login.username,
+            "password": login.password,
+            **encrypted,
         },
     )
-
-
-class _OfSentinels(Redis):
-    """A client that closes the ones it asks for the master, too."""
-
-    sentinels: tuple[Redis, ...] = ()
-
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - theirs
-        """Close the clients of the Sentinels as well."""
-        await super().aclose(close_connection_pool)
-        for sentinel in self.sentinels:
-            await sentinel.aclose()
 
 
 def _login(
@@ -157,30 +121,5 @@ def _context(tls: StoreTls) -> ssl.SSLContext:
     return context
 
 
-def _common(access: StoreAccess, answer_s: float) -> dict[str, Any]:
-    tls = access.settings.tls
-    encrypted: dict[str, Any] = {}
-    if tls is not None:
-        encrypted = {
-            "ssl": True,
-            "ssl_ca_certs": _text(tls.ca_file),
-            "ssl_certfile": _text(tls.certificate),
-            "ssl_keyfile": _text(tls.key),
-            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-        }
-    return {
-        "protocol": _RESP3,
-        "socket_timeout": answer_s,
-        "socket_connect_timeout": access.connect_s,
-        "client_name": _CLIENT_NAME,
-        "retry": Retry(ConstantBackoff(_RETRY_AFTER_S), 1),
-        **encrypted,
-    }
-
-
 def _text(path: object) -> str | None:
     return None if path is None else str(path)
-
-
-def _credentials(login: Login) -> dict[str, Any]:
-    return {"username": login.username, "password": login.password}
