@@ -362,6 +362,7 @@ def _problem(problem: Problem, request_id: str) -> Response:
 def _unavailable() -> Problem:
     return Problem(
         Code.RECORDS_UNAVAILABLE,
-        "Nothing was changed. Send the request again shortly; calls are served meanwhile.",
+        "Send the request again shortly; calls are served meanwhile. If a change was begun, "
+        "`GET /v1/audit` has it under this `request_id`.",
         headers={"Retry-After": "1"},
     )
