@@ -8,11 +8,12 @@ import os
 import random
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.crc import key_slot
 from support.gates import eventually
 from support.limits import IDS, PREFIXES, claim, quota
 from support.valkey import Server, serving, serving_cluster, serving_sentinel
@@ -185,6 +186,40 @@ async def test_h30_cluster_failover(tmp_path: Path) -> None:
             await charge(limits)
             await back(limits)
             assert await charge(limits) == pytest.approx(38, abs=0.1)
+
+
+@pytest.mark.fleet
+async def test_h30_a_slot_that_moves(tmp_path: Path) -> None:
+    """While the keys lie on two nodes (TRYAGAIN, ASK) each rule does as it declared; then on."""
+    async with serving_cluster(tmp_path, replicas=0) as servers, AsyncExitStack() as stack:
+        addresses = tuple(server.address for server in servers)
+        limits, metrics = await stack.enter_async_context(
+            limits_in(kind="cluster", addresses=addresses)
+        )
+        assert await charge(limits) == 39
+        source = await owning(servers)
+        target = next(server for server in servers if server is not source)
+        clients = {
+            server.port: await stack.enter_async_context(server.client()) for server in servers
+        }
+        old, new = clients[source.port], clients[target.port]
+        ids = [await each.execute_command("CLUSTER", "MYID") for each in (old, new)]
+        slot = key_slot(b"{gatekeeper}")
+        await new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        await old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        assert await charge(limits) == 39  # this node's share: the hold's key would be new
+        keys = await old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1_000)
+        await old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+
+        async def asked() -> bool:
+            return metrics.value("gatekeeper_store_failures", "ask") > 0
+
+        await eventually(asked)
+        assert metrics.value("gatekeeper_store_failures", "tryagain") > 0
+        for each in (new, old, *clients.values()):
+            await each.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        await back(limits)
+        assert await charge(limits) == pytest.approx(38, abs=0.1)
 
 
 async def owning(servers: list[Server]) -> Server:
