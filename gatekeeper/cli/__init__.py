@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Final
+
 import click
 
 from gatekeeper import __version__
-from gatekeeper.cli.accounts import accounts
-from gatekeeper.cli.admin_keys import admin_keys
-from gatekeeper.cli.cases import cases
-from gatekeeper.cli.check import check
-from gatekeeper.cli.demo import demo
-from gatekeeper.cli.explain import explain
-from gatekeeper.cli.feeds import lists
-from gatekeeper.cli.geoip import geoip
-from gatekeeper.cli.keys import keys
-from gatekeeper.cli.mode import mode
-from gatekeeper.cli.organizations import organizations
-from gatekeeper.cli.rules import rules
-from gatekeeper.cli.sandbox import sandbox_vendor
-from gatekeeper.cli.serve import serve
+
+_COMMANDS: Final = {
+    "accounts": "accounts:accounts",
+    "admin-keys": "admin_keys:admin_keys",
+    "cases": "cases:cases",
+    "check": "check:check",
+    "demo": "demo:demo",
+    "explain": "explain:explain",
+    "geoip": "geoip:geoip",
+    "keys": "keys:keys",
+    "lists": "feeds:lists",
+    "mode": "mode:mode",
+    "organizations": "organizations:organizations",
+    "rules": "rules:rules",
+    "sandbox-vendor": "sandbox:sandbox_vendor",
+    "serve": "serve:serve",
+}
+"""Name of each command, and where it is."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _OnDemand(click.Group):
+    """Imports a command when it is asked for: most need little of what serving needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """Return the names, in their order in the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return a command, or ``None`` when there is none of this name."""
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        found: click.Command = getattr(import_module(f"gatekeeper.cli.{module}"), attribute)
+        return found
+
+
+@click.group(
+    cls=_OnDemand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="gatekeeper")
 def main() -> None:
     """Stand in front of model endpoints: identify, locate, score, limit, decide, explain.
@@ -32,22 +59,3 @@ def main() -> None:
       gatekeeper check
       gatekeeper explain --set network.country=CU
     """
-
-
-for _command in (
-    serve,
-    check,
-    explain,
-    geoip,
-    lists,
-    keys,
-    accounts,
-    organizations,
-    cases,
-    rules,
-    mode,
-    admin_keys,
-    sandbox_vendor,
-    demo,
-):
-    main.add_command(_command)

@@ -22,7 +22,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8
 
 def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
     """Yield every command with its whole name."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield f"{above}{name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{above}{name} ")
