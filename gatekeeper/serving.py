@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gatekeeper.facts.address import TrustedProxies, parse_address
+from gatekeeper.facts.address import TrustedProxies, cut_peer, parse_address
 from gatekeeper.gate import Door
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.policy.words import CredentialKind
@@ -91,7 +91,7 @@ class CallerListeners:
             self._log.error("defect", exc_info=defect)
             return
         self._metrics.count("gatekeeper_parser_refusals", kind)
-        self._log.info("refused_by_parser", kind=kind, peer=_cut(peer))
+        self._log.info("refused_by_parser", kind=kind, peer=cut_peer(peer))
 
     def _server(self, listener: Listener) -> GateServer:
         trusted = TrustedProxies(listener.trusted_proxies)
@@ -115,10 +115,3 @@ def _comes_from(proxies: TrustedProxies, request: BaseRequest) -> bool:
     peer = getattr(request.protocol, "peer", "")
     address = None if proxies.empty else parse_address(peer.partition("%")[0])
     return address is not None and address in proxies
-
-
-def _cut(peer: str) -> str:
-    """Return enough of an address to see a pattern: its first half."""
-    separator = ":" if ":" in peer else "."
-    parts = peer.split(separator)
-    return separator.join(parts[: len(parts) // 2]) + separator + "*"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.facts.forwarded import MAX_HOPS, forwarded_hops, x_forwarded_for_hops
@@ -241,3 +241,13 @@ def client_address(
     if read == MAX_HOPS:
         return ClientAddress(near, AddressSource.UNKNOWN)
     return ClientAddress(near, source)
+
+
+def cut_peer(peer: str) -> str:
+    """Return the network of an address, /24 or /48: enough to see a pattern."""
+    try:
+        address = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return ""
+    bits = 24 if isinstance(address, IPv4Address) else 48
+    return str(ip_network((address, bits), strict=False))

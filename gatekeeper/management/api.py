@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp.web import Response, StreamResponse
 
+from gatekeeper.facts.address import cut_peer
 from gatekeeper.management.auth import (
     Authenticator,
-    Bound,
     authority_problem,
-    cut_peer,
     too_many_failures,
 )
 from gatekeeper.management.etags import etag_of, is_known
@@ -22,6 +21,7 @@ from gatekeeper.management.operation import Answer, Asked, Audit, Method, Stream
 from gatekeeper.management.problems import PROBLEM_TYPE, Code, Problem
 from gatekeeper.management.reading import read_conditions, read_content, read_path, read_query
 from gatekeeper.management.routing import Route, Routes, not_allowed
+from gatekeeper.policy.bound import Bound
 from gatekeeper.storage.audit import AuditEntry, AuditOutcome
 from gatekeeper.storage.database import RecordsError
 

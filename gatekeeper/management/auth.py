@@ -5,9 +5,7 @@ Only a bearer key counts. Addresses are those of the connection; no forwarded he
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.facts.key_shapes import ADMIN_KEY
@@ -25,7 +23,6 @@ _HOW: Final = (
     "Send `Authorization: Bearer gka_...`. "
     "There is no default key: make one with `gatekeeper admin-keys create NAME --role admin`."
 )
-_MOST_PEERS: Final = 10_000
 
 
 def authority_problem(headers: CIMultiDictProxy[str], hosts: Collection[str]) -> Problem | None:
@@ -66,16 +63,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def cut_peer(peer: str) -> str:
-    """Return the network of an address, /24 or /48: enough to see a pattern."""
-    try:
-        address = ip_address(peer.partition("%")[0])
-    except ValueError:
-        return ""
-    bits = 24 if isinstance(address, IPv4Address) else 48
-    return str(ip_network((address, bits), strict=False))
-
-
 class Authenticator:
     """Checks admin keys against the records at each request, so that revocation is immediate."""
 
@@ -106,34 +93,6 @@ class Authenticator:
 
 def _unauthenticated(detail: str) -> Problem:
     return Problem(Code.UNAUTHENTICATED, detail, headers=_CHALLENGE)
-
-
-@dataclass(slots=True)
-class _Budget:
-    left: float
-    at_us: int
-
-
-class Bound:
-    """So many events a minute for each peer; those of the longest ago are forgotten first."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._burst = float(per_minute)
-        self._refill_per_us = per_minute / 60_000_000
-        self._budgets: OrderedDict[str, _Budget] = OrderedDict()
-
-    def take(self, peer: str, at_us: int) -> bool:
-        """Count one event of ``peer``; tell whether it is within the bound."""
-        budget = self._budgets.pop(peer, None) or _Budget(self._burst, at_us)
-        refilled = budget.left + max(0, at_us - budget.at_us) * self._refill_per_us
-        budget.left, budget.at_us = min(self._burst, refilled), at_us
-        self._budgets[peer] = budget
-        if len(self._budgets) > _MOST_PEERS:
-            self._budgets.popitem(last=False)
-        if budget.left < 1:
-            return False
-        budget.left -= 1
-        return True
 
 
 def too_many_failures() -> Problem:

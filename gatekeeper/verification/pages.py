@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp.web import Response, json_response
 
+from gatekeeper.policy.bound import Bound
 from gatekeeper.policy.lifecycles import CaseState
 from gatekeeper.policy.words import Assurance, Reason
 from gatekeeper.storage.cases_schema import Opening, is_case_id
 from gatekeeper.storage.database import RecordsError
-from gatekeeper.verification.bounds import Bound
 from gatekeeper.verification.flow import WebhookOutcome
 from gatekeeper.verification.html import Button, Page, Tone, asset, html
 from gatekeeper.verification.links import CHECKS, PREFIX
@@ -70,6 +70,10 @@ class PageCall:
     """Reads the body, of that many bytes at most."""
 
 
+def _us(unix_s: float) -> int:
+    return int(unix_s * 1_000_000)
+
+
 class VerificationPages:
     """Answers the paths that belong to the gate itself."""
 
@@ -80,16 +84,15 @@ class VerificationPages:
         self._flow = flow
         self._metrics = metrics
         self._support = support or "Contact the operator of this service."
-        self._seen = Bound(_PER_MINUTE, 60.0)
-        self._refused = Bound(_REFUSED_PER_MINUTE, 60.0)
+        self._seen = Bound(_PER_MINUTE)
+        self._refused = Bound(_REFUSED_PER_MINUTE)
         self._log = structlog.get_logger("gatekeeper.verification")
 
     async def answer(self, call: PageCall) -> StreamResponse:
         """Answer one request; what the records or the vendor could not do is 503."""
         if call.path.startswith(WEBHOOKS):
             return await self._webhook(call)
-        self._seen.count(call.address_key, call.at)
-        if self._seen.reached(call.address_key, call.at):
+        if not self._seen.take(call.address_key, _us(call.at)):
             response = _page(_TOO_MANY, call, 429)
             response.headers["Retry-After"] = "60"
             return response
@@ -166,11 +169,11 @@ class VerificationPages:
             response = _closing(405)
             response.headers["Allow"] = "POST"
             return response
-        if self._refused.reached(call.address_key, call.at):
+        if self._refused.spent(call.address_key, _us(call.at)):
             return _closing(429)
         body = await call.read(MOST_WEBHOOK_BYTES)
         if isinstance(body, Reason):
-            self._refused.count(call.address_key, call.at)
+            self._refused.take(call.address_key, _us(call.at))
             outcome = WebhookOutcome.MALFORMED
             self._metrics.count("gatekeeper_webhooks", vendor.name, outcome.value)
             return _closing(413 if body is Reason.BODY_TOO_LARGE else 400)
@@ -178,7 +181,7 @@ class VerificationPages:
         self._metrics.count("gatekeeper_webhooks", vendor.name, outcome.value)
         status = _STATUSES.get(outcome, 204)
         if status in {400, 401}:
-            self._refused.count(call.address_key, call.at)
+            self._refused.take(call.address_key, _us(call.at))
         return Response(status=status)
 
     def _invitation(self, claims: LinkClaims, case: CaseRow | None) -> Page:

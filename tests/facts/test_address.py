@@ -15,6 +15,7 @@ from gatekeeper.facts.address import (
     TrustedProxies,
     canonical,
     client_address,
+    cut_peer,
     parse_address,
     parse_host_port,
     reach_of,
@@ -255,3 +256,18 @@ def test_trusted_proxies_tell_all_mistakes() -> None:
     assert isinstance(TrustedProxies.parse(["127.0.0.1"], file="f", path="p"), TrustedProxies)
     with pytest.raises(ValueError, match="believe every caller"):
         TrustedProxies(["0.0.0.0/0"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "cut"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("", ""),
+        ("unix:", ""),
+    ],
+)
+def test_a_peer_is_cut_before_it_is_logged(peer: str, cut: str) -> None:
+    """Enough to see a pattern, and never the whole address."""
+    assert cut_peer(peer) == cut
