@@ -16,6 +16,7 @@ import structlog
 
 from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.delivery import Delivery
+from gatekeeper.dialects.base import UNCHANGED
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
@@ -207,6 +208,8 @@ class App:
                     sender,
                     metrics,
                     usage,
+                    UNCHANGED,
+                    derive(secret, "noise"),
                     tracing,
                 ),
                 links=links,

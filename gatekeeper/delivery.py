@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gatekeeper.dialects.base import NO_CHANGES
 from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
 from gatekeeper.listener.head import CREDENTIAL_HEADERS
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.terms import answer_plan
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, Relay
 
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
     from multidict import CIMultiDict
 
-    from gatekeeper.dialects.base import Dialect, UsageReader
+    from gatekeeper.dialects.base import AnswerPlan, AnswerReader, Dialect
     from gatekeeper.facts.directory import Directory
     from gatekeeper.listener.head import Head
     from gatekeeper.listener.intake import Taken
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.limiter import Limiter, Reservation
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
+    from gatekeeper.terms import Terms
     from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Answer, Client
     from gatekeeper.upstream.routes import RouteTable
@@ -53,6 +58,7 @@ class Admitted(Struct, frozen=True, gc=False):
     decision: Decision
     reservation: Reservation | None
     prices: PriceBook
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +74,75 @@ class Delivery:
     client: Client
     metrics: Metrics
     usage: UsageBook
+    plan: AnswerPlan
+    """How answers are read in which nothing is changed."""
+    noise_key: bytes
     tracing: Tracing | None = None
 
     async def deliver(self, call: Admitted) -> StreamResponse:
         """Forward one call. Success, error and a caller that hangs up are settled alike."""
         settings, outcome = self.settings, _Outcome(self, call)
+        call, plan = self._prepared(call)
         try:
-            reached = await self._send(call)
+            reached = await self._send(call, plan)
             if isinstance(reached, Reason):
                 outcome.failure = reached
-                # In observe mode the decision may be a refusal: nothing of it is told.
-                failed = replace(
-                    call.decision, verdict=Verdict.UNAVAILABLE, reason=reached, detail=None
-                )
-                return refuse(call.request, failed, call.dialect, settings)
-            reader = None
-            if call.taken.ask is not None and reached.status == _OK:
-                reader = call.dialect.usage_reader(call.taken.ask, reached.headers)
+                return self._failed(call, reached)
+            reader, ask = None, call.taken.ask
+            if ask is not None and reached.status == _OK:
+                reader = call.dialect.reader(ask, reached.headers, plan)
             outcome.status, outcome.reader = reached.status, reader
             outcome.relay = relay = Relay(reached, call.dialect, reader)
             ours = grant_headers(call.request, call.decision, settings.cors)
-            return await relay.run(call.request, ours, settings.deadlines)
+            answered = await relay.run(call.request, ours, settings.deadlines)
+            if answered is not None:
+                return answered
+            outcome.failure = Reason.UPSTREAM_INVALID
+            return self._failed(call, Reason.UPSTREAM_INVALID)
         finally:
             await outcome.settle()
 
-    async def _send(self, call: Admitted) -> Answer | Reason:
+    def _failed(self, call: Admitted, reason: Reason) -> StreamResponse:
+        # In observe mode the decision may be a refusal: nothing of it is told.
+        failed = replace(call.decision, verdict=Verdict.UNAVAILABLE, reason=reason, detail=None)
+        return refuse(call.request, failed, call.dialect, self.settings)
+
+    def _prepared(self, call: Admitted) -> tuple[Admitted, AnswerPlan]:
+        """Work out what of call and answer is changed."""
+        ask, terms = call.taken.ask, call.terms
+        if ask is None:
+            return call, self.plan
+        if ask.wants_usage is False and call.taken.route.reports_usage:
+            changes = replace(terms.changes, report_usage=True)
+            terms = replace(terms, changes=changes)
+            call = replace(call, terms=terms)
+        shaping = call.decision.shaping if call.decision.enforced else None
+        return call, answer_plan(terms, ask, shaping, partial(self._seed, call), self.plan)
+
+    def _seed(self, call: Admitted) -> bytes:
+        """Return the seed of a decision's noise: the same whenever it replays, and secret."""
+        return blake2b(call.decision.id.encode(), key=self.noise_key, digest_size=32).digest()
+
+    async def _send(self, call: Admitted, plan: AnswerPlan) -> Answer | Reason:
         request, head, taken = call.request, call.head, call.taken
         route, now = taken.route, self.clock()
         endpoint = self.routes.pick(route, now.unix_s)
         streams = taken.body is None and request.body_exists
         source = _BodySource(request, self.settings) if streams else None
+        headers, body = _headers_for(call), taken.body
+        if call.terms.changes is not NO_CHANGES and taken.incoming and taken.ask:
+            changes = replace(call.terms.changes, bound_field=route.chat_bound)
+            body = call.dialect.rewrite(taken.incoming, taken.ask, changes)
+            headers.popall("Content-Encoding", None)
+            headers["Content-Length"] = str(len(body))
+        if plan.changes:
+            headers["Accept-Encoding"] = "identity"
         reached = await self.client.send(
             Outgoing(
                 head.method,
                 endpoint.at(head.target.raw),
-                _headers_for(call),
-                taken.body or None if source is None else source.stream(),
+                headers,
+                body or None if source is None else source.stream(),
                 route.tls,
             )
         )
@@ -157,7 +196,7 @@ class _Outcome:
         self._admitted = call
         self.failure: Reason | None = None
         self.status: int | None = None
-        self.reader: UsageReader | None = None
+        self.reader: AnswerReader | None = None
         self.relay: Relay | None = None
 
     async def settle(self) -> None:
@@ -165,7 +204,9 @@ class _Outcome:
         delivery, facts = self._delivery, self._admitted.facts
         reservation, upstream = self._admitted.reservation, self._admitted.taken.route.name
         now = delivery.clock()
-        usage = self._usage()
+        changes = self._admitted.terms.changes
+        sent = 0 if self.relay is None else self.relay.bytes_sent
+        usage = replace(self._usage(), bytes=facts.call.body_bytes + sent)
         if reservation is not None:
             if self.failure is Reason.UPSTREAM_UNREACHABLE:
                 await delivery.limiter.cancel(reservation, now)
@@ -186,7 +227,8 @@ class _Outcome:
                     "status": self.status,
                     "failure": self.failure,
                     "ending": ending if self.failure is None else None,
-                    "bytes_sent": 0 if self.relay is None else self.relay.bytes_sent,
+                    "bytes_sent": sent,
+                    "changes": None if changes is NO_CHANGES else changes,
                     "usage": usage,
                     "took_s": round(now.unix_s - facts.at, 6),
                 }
@@ -213,31 +255,34 @@ class _Outcome:
 
     def _usage(self) -> Usage:
         """Tell what the answer consumed: reported, or estimated and never above what was held."""
-        call = self._admitted.facts.call
+        call, ask = self._admitted.terms.call, self._admitted.taken.ask
         if self.failure is Reason.UPSTREAM_UNREACHABLE:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
             return self._priced(Usage(call.input_tokens, 0, estimated=True))
         if self.reader is None:
             return Usage()
+        if ask is not None and ask.unreported:
+            held = Usage(call.input_tokens, call.max_output_tokens, estimated=True)
+            return self._priced(replace(held, parts=ask.parts))
         found = self.reader.result()
         if found is None:
             complete = self.relay.ending is Ending.COMPLETE
             output = call.max_output_tokens if complete else 0
             found = Usage(call.input_tokens, output, estimated=True)
         if found.estimated:
-            found = Usage(
-                min(found.input_tokens, call.input_tokens),
-                min(found.output_tokens, call.max_output_tokens),
-                estimated=True,
+            found = replace(
+                found,
+                input_tokens=min(found.input_tokens, call.input_tokens),
+                output_tokens=min(found.output_tokens, call.max_output_tokens),
             )
         return self._priced(found)
 
     def _priced(self, usage: Usage) -> Usage:
-        cents = self._admitted.prices.cents(
-            self._admitted.facts.call.model, usage.input_tokens, usage.output_tokens
-        )
-        return replace(usage, cost_cents=cents)
+        ask = self._admitted.taken.ask
+        cents = self._admitted.prices.cents(self._admitted.facts.call.model, usage)
+        factor = 1.0 if ask is None else ask.price_factor
+        return replace(usage, cost_cents=cents * factor)
 
 
 def _headers_for(call: Admitted) -> CIMultiDict[str]:

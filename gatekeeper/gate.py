@@ -16,7 +16,7 @@ from gatekeeper.facts.address import client_address
 from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.listener.answers import preflight, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
-from gatekeeper.listener.intake import Taken, read_small, take
+from gatekeeper.listener.intake import read_small, take
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.model import Call, Credential, Facts
@@ -27,6 +27,7 @@ from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, 
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.limiter import Reserved
+from gatekeeper.terms import Terms, asked, fitted, granted, shaped
 from gatekeeper.verification.pages import WEBHOOKS, PageCall
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.network import NetworkData
-    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
+    from gatekeeper.listener.intake import Taken
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing, View
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
     from gatekeeper.storage.decision_log import DecisionLog
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from gatekeeper.upstream.routes import RouteTable
     from gatekeeper.verification.links import LinkSigner
 
-HOLD_S: Final = 3_600.0
-"""How long a reservation may stay open."""
 _REMEMBERED: Final = 8_192
 OWN_PATHS: Final = "/gatekeeper/"
 """Paths that the gate answers itself."""
@@ -189,15 +189,14 @@ class Gate:
         taken = await take(request, head, dialect, parts.routes, parts.settings)
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)
-        facts = replace(facts, call=_asked(call, taken, now.prices))
-        reserved = _NOTHING_HELD
+        facts = replace(facts, call=asked(call, taken, now.prices))
+        reserved, terms = _NOTHING_HELD, Terms(facts.call)
         if now.mode is not GateMode.BYPASS:
             view = view_of(facts)
             standing = assess(facts, view, now.rules, standing)
             if stops(standing, mode=now.mode):
                 return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
-            claims = now.planner.claims(facts, standing, view)
-            reserved = await parts.limiter.reserve(claims, at, HOLD_S, case.id)
+            terms, reserved = await self._reserve(case, facts, standing, view, taken)
         admitted = False
         try:
             decision = self._decide(case, standing, facts, reserved.statuses)
@@ -208,8 +207,26 @@ class Gate:
         if not admitted:
             return self._refuse(case, decision, facts, dialect)
         return await parts.delivery.deliver(
-            Admitted(request, head, taken, dialect, facts, decision, reserved.held, now.prices)
+            Admitted(
+                request, head, taken, dialect, facts, decision, reserved.held, now.prices, terms
+            )
         )
+
+    async def _reserve(
+        self, case: _Case, facts: Facts, standing: Standing, view: View, taken: Taken
+    ) -> tuple[Terms, Reserved]:
+        """Hold the worst case that shaping and the quotas leave of what is asked."""
+        now, parts = case.now, self._parts
+        ask = taken.ask if now.mode is GateMode.ENFORCE else None  # else nothing is changed
+        terms = shaped(facts.call, ask, standing.shaping, now.prices)
+        claims = now.planner.claims(_held(facts, terms), standing, view)
+        fitting = fitted(terms, ask, claims, now.prices)
+        if fitting is not terms:
+            terms = fitting
+            claims = now.planner.claims(_held(facts, terms), standing, view)
+        hold_s = parts.settings.deadlines.hold_s
+        reserved = await parts.limiter.reserve(claims, case.at, hold_s, case.id)
+        return granted(terms, ask, reserved.held, now.prices), reserved
 
     async def _answer_own(
         self, case: _Case, method: str, path: str, network: NetworkFacts
@@ -320,24 +337,6 @@ def _address(door: Door, request: BaseRequest) -> ClientAddress:
     return door.locate(peer, lines)
 
 
-def _asked(call: Call, taken: Taken, prices: PriceBook) -> Call:
-    """Return the call with what its body asks; a bound that it does not name is the model's."""
-    ask = taken.ask
-    if ask is None:
-        return replace(call, body_bytes=taken.body_bytes)
-    output = ask.max_output_tokens
-    if output is None:
-        output = prices.row(ask.model).max_output_tokens * ask.choices
-    return Call(
-        method=call.method,
-        path=call.path,
-        dialect=call.dialect,
-        model=ask.model,
-        stream=ask.stream,
-        input_tokens=ask.input_tokens,
-        max_output_tokens=output,
-        choices=ask.choices,
-        cost_cents=prices.cents(ask.model, ask.input_tokens, output),
-        body_bytes=taken.body_bytes,
-        client=call.client,
-    )
+def _held(facts: Facts, terms: Terms) -> Facts:
+    """Return the facts with the call as it is held, which is what its limits count."""
+    return facts if terms.call is facts.call else replace(facts, call=terms.call)

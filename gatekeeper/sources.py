@@ -239,4 +239,6 @@ def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:
         endpoints=tuple(Endpoint(URL(url)) for url in upstream.urls),
         credential=credential,
         tls=tls,
+        reports_usage=upstream.stream_usage == "force",
+        chat_bound=upstream.chat_bound,
     )

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from gatekeeper.demo import DemoSettings, build_demo_app
 from gatekeeper.dialects import dialect_for
+from gatekeeper.dialects.base import Incoming
 from gatekeeper.policy.model import Usage
 
 if TYPE_CHECKING:
@@ -206,9 +207,9 @@ async def test_h24_the_gate_reads_its_usage(
         ClientSession(headers=headers) as session,
         session.post(url + path, json=sent) as answer,
     ):
-        ask = dialect.read(json.dumps(sent).encode())
+        ask = dialect.read(Incoming(json.dumps(sent).encode()))
         assert not isinstance(ask, str)
-        reader = dialect.usage_reader(ask, answer.headers)
+        reader = dialect.reader(ask, answer.headers)
         async for chunk in answer.content.iter_any():
             reader.feed(chunk)
     assert reader.result() == wanted

@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.base import Ask
-from gatekeeper.dialects.body import flag, input_tokens, model_of, output_bound, read_fields
+from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.base import UNCHANGED, Ask
+from gatekeeper.dialects.body import (
+    flag,
+    input_tokens,
+    model_of,
+    output_bound,
+    read_fields,
+    rewritten,
+)
 from gatekeeper.dialects.openai import NO_MODEL
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
-from gatekeeper.dialects.usage import AnswerReader, Family, text_pattern
+from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gatekeeper.dialects.base import RefusalText
+    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
 
 _FAMILY: Final = Family(
     text_pattern("text", "thinking", "partial_json"), frozenset({"message_stop"})
@@ -71,14 +79,15 @@ class AnthropicMessages(AnthropicErrors):
 
     __slots__ = ()
     name: Final = "anthropic_messages"
+    reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
         """Match by the end of the path, whatever prefix an upstream has."""
         return method == "POST" and path.lower().rstrip("/").endswith("/v1/messages")
 
-    def read(self, body: bytes) -> Ask | str:
+    def read(self, incoming: Incoming) -> Ask | str:
         """Read a body; ``max_tokens`` is required, as the API has it."""
-        fields = read_fields(body)
+        fields = read_fields(incoming.body)
         if isinstance(fields, str):
             return fields
         model = model_of(fields)
@@ -94,9 +103,15 @@ class AnthropicMessages(AnthropicErrors):
             return bound
         return Ask(model, stream, input_tokens(fields), bound)
 
-    def usage_reader(self, ask: Ask, headers: Mapping[str, str]) -> AnswerReader:
+    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
+        """Return the body with ``changes`` made in place."""
+        return rewritten(incoming.body, changes, "max_tokens")
+
+    def reader(
+        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
+    ) -> AnswerReader:
         """Return a reader for a 2xx answer with these headers."""
-        return AnswerReader(_FAMILY, ask, headers)
+        return AnswerReader(_FAMILY, ask, headers, plan)
 
 
 class AnthropicTokenCount(AnthropicErrors):
@@ -104,23 +119,30 @@ class AnthropicTokenCount(AnthropicErrors):
 
     __slots__ = ()
     name: Final = "anthropic"
+    reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
         """Match by the end of the path, whatever prefix an upstream has."""
         path = path.lower().rstrip("/")
         return method == "POST" and path.endswith("/v1/messages/count_tokens")
 
-    def read(self, body: bytes) -> Ask | str:
+    def read(self, incoming: Incoming) -> Ask | str:
         """Read the model, which the account must be allowed to use."""
-        fields = read_fields(body)
+        fields = read_fields(incoming.body)
         if isinstance(fields, str):
             return fields
         model = model_of(fields)
         return NO_MODEL if model is None else Ask(model)
 
-    def usage_reader(self, ask: Ask, headers: Mapping[str, str]) -> AnswerReader:
+    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
+        """Return the body with ``changes`` made in place."""
+        return rewritten(incoming.body, changes, "max_tokens")
+
+    def reader(
+        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
+    ) -> AnswerReader:
         """Return a reader that finds nothing to charge."""
-        return AnswerReader(_FAMILY, ask, headers)
+        return AnswerReader(_FAMILY, ask, headers, plan)
 
 
 def anthropic_type(status: int) -> str:

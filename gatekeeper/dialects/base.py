@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from gatekeeper.dialects.estimate import estimate_tokens
+from gatekeeper.policy.model import NO_PARTS
 
-    from gatekeeper.policy.model import Usage
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gatekeeper.policy.model import Shaping, Usage, UsageParts
     from gatekeeper.policy.words import Reason
+
+
+class Incoming(Struct, frozen=True, gc=False):
+    """A request as a dialect reads it."""
+
+    body: bytes
+    """Whole, its content coding undone."""
+    path: str = ""
+    """Canonical."""
+    query: str = ""
+    """As it stands in the target, without the question mark."""
+    content_type: str = "application/json"
+    count: Callable[[bytes], int] = estimate_tokens
+    """Counts the tokens of UTF-8 text."""
 
 
 class Ask(Struct, frozen=True, gc=False):
@@ -24,6 +41,60 @@ class Ask(Struct, frozen=True, gc=False):
     max_output_tokens: int | None = 0
     """Worst case over all choices; ``None`` when the caller names no bound."""
     choices: int = 1
+    """Answers in all: those to one prompt times the prompts."""
+    prompts: int = 1
+    parts: UsageParts = NO_PARTS
+    """Worst case of what has a price of its own."""
+    price_factor: float = 1.0
+    """What the whole is multiplied by, such as 0.5 for a batch."""
+    wants_usage: bool | None = None
+    """Whether a stream is asked to report its usage; ``None`` where it always or never does."""
+    unreported: bool = False
+    """Whether the answer does not tell what the call will have consumed: the hold is charged."""
+    logit_bias: bool = False
+    prefill: bool = False
+    logprobs: bool = False
+
+    @property
+    def generates(self) -> bool:
+        """Whether a model writes anything, so that shaping and bounds have a meaning."""
+        return self.max_output_tokens != 0
+
+
+class Changes(Struct, frozen=True, gc=False):
+    """What the gate changes in a request before it goes on."""
+
+    max_output_tokens: int | None = None
+    """Bound of one choice: put in where the caller names none or a larger one."""
+    bound_field: str | None = None
+    """How the upstream calls that bound where there are several names; ``None``: as the family."""
+    max_choices: int | None = None
+    """Most answers to one prompt."""
+    report_usage: bool = False
+    """Whether a stream is made to report its usage."""
+
+
+class AnswerPlan(Struct, frozen=True, gc=False):
+    """How an answer is read, and what is changed in it on its way to the caller."""
+
+    count: Callable[[bytes], int] = estimate_tokens
+    """Counts the tokens of UTF-8 text."""
+    hide_usage: bool = False
+    """Whether the report of usage in a stream is taken out again: the caller did not ask for it."""
+    shaping: Shaping | None = None
+    seed: bytes = b""
+    """Seed of the noise: secret, and the same whenever the same decision is replayed."""
+    budget_tokens: int | None = None
+    """Output tokens after which the answer is ended in the dialect's own word; ``None``: never."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether bytes of the answer may be changed."""
+        return self.hide_usage or self.shaping is not None or self.budget_tokens is not None
+
+
+NO_CHANGES: Final = Changes()
+UNCHANGED: Final = AnswerPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +115,22 @@ class RefusalText:
     """Where the reason is explained (``docs/reasons.md`` has a heading for each)."""
 
 
-class UsageReader(Protocol):
-    """Reads along an answer and tells what it consumed. Never changes what is passed on."""
+class AnswerError(Exception):
+    """An answer that has to be changed cannot be read, so nothing more of it may be passed on."""
+
+
+class AnswerReader(Protocol):
+    """Reads along an answer, changes in it what must be changed, and tells what it consumed."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether bytes are changed at all; length, digests and content coding then do not hold."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing can be passed on before the end: ``feed`` returns nothing till then."""
+        ...
 
     @property
     def complete(self) -> bool:
@@ -54,11 +139,23 @@ class UsageReader(Protocol):
 
     @property
     def mid_event(self) -> bool:
-        """Whether a streamed answer stands inside an event, where no other event can be put."""
+        """Whether the caller's stream stands inside an event, where no other event can be put."""
         ...
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the body, cut anywhere, content coding included."""
+    @property
+    def stopped(self) -> bool:
+        """Whether the budget is used up: what was returned last ends the answer properly."""
+        ...
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the body, cut anywhere; return what is passed on now.
+
+        Where nothing is changed that is ``chunk`` itself. Raises :class:`AnswerError`.
+        """
+        ...
+
+    def end(self) -> bytes:
+        """Return what was held back, once the body has come to its proper end."""
         ...
 
     def result(self) -> Usage | None:
@@ -81,11 +178,22 @@ class Dialect(Protocol):
         """Tell whether a call to the canonical ``path`` speaks this dialect."""
         ...
 
-    def read(self, body: bytes) -> Ask | str:
-        """Read a whole, decoded body; a string is a sentence on what is wrong with it."""
+    @property
+    def reads_body(self) -> bool:
+        """Whether :meth:`read` needs the body; otherwise it streams through, whatever its size."""
         ...
 
-    def usage_reader(self, ask: Ask, headers: Mapping[str, str]) -> UsageReader:
+    def read(self, incoming: Incoming) -> Ask | str:
+        """Read a request; a string is a sentence on what is wrong with it."""
+        ...
+
+    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:
+        """Return the body with ``changes`` made, and no other byte changed."""
+        ...
+
+    def reader(
+        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
+    ) -> AnswerReader:
         """Return a reader for a 2xx answer with these (case-insensitive) headers."""
         ...
 
@@ -100,6 +208,6 @@ class Dialect(Protocol):
     def stream_error(self) -> bytes:
         """Return the event that ends a stream whose upstream died; empty where there is none.
 
-        Only to be sent between events (:attr:`UsageReader.mid_event`).
+        Only to be sent between events (:attr:`AnswerReader.mid_event`).
         """
         ...

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import msgspec
 
 from gatekeeper.dialects.estimate import estimate_tokens, without_escapes
+from gatekeeper.dialects.json_spans import Edit, Member, NotJsonError, applied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gatekeeper.dialects.base import Changes
 
 T = TypeVar("T")
 Fields: TypeAlias = "dict[str, bytes]"
@@ -56,6 +59,8 @@ _COUNT: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=MOST_C
 _FLAG: Final = msgspec.json.Decoder(bool | None)
 _TEXT: Final = msgspec.json.Decoder(str)
 _ANY: Final = msgspec.json.Decoder()
+_NUMBER: Final = msgspec.json.Decoder(int | None)
+_OPTIONS: Final = msgspec.json.Decoder(dict[str, Any] | None)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _BEFORE_VALUE: Final = re.compile(
     rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
@@ -92,6 +97,88 @@ def _repeats(body: bytes, found: dict[str, msgspec.Raw]) -> bool:
             return True
         place = head.end() + len(memoryview(value))
     return _END.match(body, place) is None
+
+
+def in_place(body: bytes) -> list[Member]:
+    """Return where the top-level fields of a body stand that :func:`read_fields` has taken."""
+    found: list[Member] = []
+    place = 0
+    for name, value in _RAW_FIELDS.decode(body).items():
+        head = _BEFORE_VALUE.match(body, place)
+        if head is None:
+            raise NotJsonError
+        place = head.end() + len(memoryview(value))
+        start = body.index(b'"', head.start())
+        found.append(Member(name.encode(), start, head.end(), place))
+    return found
+
+
+def rewritten(body: bytes, changes: Changes, bound_field: str) -> bytes:
+    """Return the body with ``changes`` made in place; ``bound_field`` is how the family says it."""
+    found = in_place(body)
+    edits: list[Edit] = []
+    added: list[bytes] = []
+    if changes.max_output_tokens is not None:
+        most = str(changes.max_output_tokens).encode()
+        named = _lowered(body, found, BOUNDS, changes.max_output_tokens)
+        edits += named or ()
+        if named is None:
+            added.append(b'"%b":%b' % ((changes.bound_field or bound_field).encode(), most))
+    if changes.max_choices is not None:
+        edits += _lowered(body, found, CHOICES, changes.max_choices) or ()
+    if changes.report_usage:
+        options = next((each for each in found if each.name == b"stream_options"), None)
+        if options is None:
+            added.append(b'"stream_options":%b' % _reporting(b"null"))
+        else:
+            asked = body[options.value : options.end]
+            edits.append(Edit(options.value, options.end, _reporting(asked)))
+    if added:
+        text = b",".join(added)
+        if found:
+            edits.append(Edit(found[-1].end, found[-1].end, b"," + text))
+        else:
+            inside = body.index(b"{") + 1
+            edits.append(Edit(inside, inside, text))
+    return applied(body, edits)
+
+
+def _lowered(
+    body: bytes, found: list[Member], names: tuple[str, ...], most: int
+) -> list[Edit] | None:
+    """Return the edits that bring numbers down to ``most``; ``None`` when there is no number."""
+    numbers = [
+        (each, _scalar(_NUMBER, body[each.value : each.end]))
+        for each in found
+        if each.name.decode() in names
+    ]
+    present = [(each, number) for each, number in numbers if isinstance(number, int)]
+    if not present:
+        return None
+    text = str(most).encode()
+    return [
+        Edit(each.value, each.end, text)
+        for each, number in present
+        if number > most or number < 0  # below 0 is "without bound" to some servers
+    ]
+
+
+def _reporting(options: bytes) -> bytes:
+    """Return ``stream_options`` that ask for usage, whatever else they ask for."""
+    asked = _ANY.decode(options)
+    return msgspec.json.encode({**(asked or {}), "include_usage": True})
+
+
+def stream_options(fields: Fields) -> bool | str:
+    """Return whether usage is asked for in a stream, or say what is wrong with the options."""
+    try:
+        options = _OPTIONS.decode(fields.get("stream_options", b"null"))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "The field `stream_options` must be an object."
+    include = None if options is None else options.get("include_usage")
+    if include is not None and not isinstance(include, bool):
+        return "The field `stream_options.include_usage` must be true or false."
+    return include is True
 
 
 def model_of(fields: Fields) -> str | None:

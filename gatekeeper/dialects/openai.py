@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.base import Ask
+from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import (
     choices_of,
     flag,
@@ -16,19 +18,47 @@ from gatekeeper.dialects.body import (
     output_bound,
     prompts_of,
     read_fields,
+    rewritten,
+    stream_options,
 )
+from gatekeeper.dialects.json_spans import NotJsonError, applied, members, without
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
-from gatekeeper.dialects.usage import AnswerReader, Family, text_pattern
+from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gatekeeper.dialects.base import RefusalText
+    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
 
 NO_MODEL: Final = "The field `model` must be the name of a model."
 
-_COMPLETIONS: Final = Family(text_pattern("text"), frozenset())
+_USAGE: Final = frozenset({b"usage"})
+_NO_CHOICES: Final = re.compile(rb"\[[ \t\n\r]*\]")
+_DATA: Final = b"data:"
+
+
+def hide_usage(event: bytes) -> bytes:
+    """Take out of a chunk what is there only because usage was asked for.
+
+    With ``stream_options.include_usage`` every chunk has ``usage``, ``null`` until a last one that
+    has no choices and would not be sent otherwise.
+    """
+    if b'"usage"' not in event or not event.startswith(_DATA):
+        return event
+    try:
+        found = list(members(event, len(_DATA)))
+    except NotJsonError:
+        return event
+    named = {each.name: event[each.value : each.end] for each in found}
+    if named.get(b"usage", b"null") != b"null" and _NO_CHOICES.fullmatch(
+        named.get(b"choices", b"")
+    ):
+        return b""
+    return applied(event, without(found, _USAGE))
+
+
+_COMPLETIONS: Final = Family(text_pattern("text"), frozenset(), hide_usage)
 _RESPONSES: Final = Family(
     text_pattern("delta"),
     frozenset({"response.completed", "response.incomplete", "response.failed"}),
@@ -97,6 +127,7 @@ class OpenAIRoute(OpenAIErrors):
     needs_model: bool = True
     under_it: bool = False
     family: Family = _COMPLETIONS
+    bound_field: str = "max_tokens"
 
     @property
     def name(self) -> str:
@@ -110,8 +141,14 @@ class OpenAIRoute(OpenAIErrors):
         path = path.lower().rstrip("/")
         return path.endswith(self.path) or (self.under_it and f"{self.path}/" in path)
 
-    def read(self, body: bytes) -> Ask | str:
+    @property
+    def reads_body(self) -> bool:
+        """Whether the body is read."""
+        return True
+
+    def read(self, incoming: Incoming) -> Ask | str:
         """Read a body; nothing at all is asked by routes that have none."""
+        body = incoming.body
         if not body and not self.needs_model and not self.generates:
             return Ask()
         fields = read_fields(body)
@@ -125,9 +162,15 @@ class OpenAIRoute(OpenAIErrors):
             return ask
         return Ask(model, ask.stream, ask.input_tokens)
 
-    def usage_reader(self, ask: Ask, headers: Mapping[str, str]) -> AnswerReader:
+    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
+        """Return the body with ``changes`` made in place."""
+        return rewritten(incoming.body, changes, self.bound_field)
+
+    def reader(
+        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
+    ) -> AnswerReader:
         """Return a reader for a 2xx answer with these headers."""
-        return AnswerReader(self.family, ask, headers)
+        return AnswerReader(self.family, ask, headers, plan)
 
 
 def ask_of(fields: dict[str, bytes], model: str | None) -> Ask | str:
@@ -141,9 +184,20 @@ def ask_of(fields: dict[str, bytes], model: str | None) -> Ask | str:
     choices = choices_of(fields)
     if isinstance(choices, str):
         return choices
-    choices *= prompts_of(fields)
-    most = None if bound is None else bound * choices
-    return Ask(model, stream, input_tokens(fields), most, choices)
+    wants_usage = stream_options(fields)
+    if isinstance(wants_usage, str):
+        return wants_usage
+    prompts = prompts_of(fields)
+    most = None if bound is None else bound * choices * prompts
+    return Ask(
+        model,
+        stream,
+        input_tokens(fields),
+        most,
+        choices * prompts,
+        prompts,
+        wants_usage=wants_usage if stream else None,
+    )
 
 
 _POST: Final = frozenset({"POST"})
@@ -151,7 +205,13 @@ _READ: Final = frozenset({"GET", "HEAD"})
 
 OPENAI_ROUTES: Final = (
     OpenAIRoute("/v1/completions", _POST, generates=True),
-    OpenAIRoute("/v1/responses", _POST, generates=True, family=_RESPONSES),
+    OpenAIRoute(
+        "/v1/responses",
+        _POST,
+        generates=True,
+        family=_RESPONSES,
+        bound_field="max_output_tokens",
+    ),
     OpenAIRoute("/v1/embeddings", _POST),
     OpenAIRoute("/v1/moderations", _POST, needs_model=False),
     OpenAIRoute("/v1/models", _READ, needs_model=False, under_it=True),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from gatekeeper.dialects.base import AnswerError
 
 MOST_EVENT_BYTES: Final = 4_194_304
 
@@ -91,3 +94,47 @@ def data_of(event: bytes) -> bytes:
             value = line[5:]
             lines.append(value[1:] if value.startswith(b" ") else value)
     return b"\n".join(lines)
+
+
+_BLANK: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)")
+
+
+class EventCutter:
+    r"""Cuts chunks into whole events, byte for byte, each with the blank line that ends it.
+
+    A blank line may be written with ``\n``, ``\r\n`` or ``\r``.
+    """
+
+    __slots__ = ("_most", "_pending", "_searched")
+
+    def __init__(self, most_event_bytes: int = MOST_EVENT_BYTES) -> None:
+        self._most = most_event_bytes
+        self._pending = bytearray()
+        self._searched = 0
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of an event that is still open."""
+        return bytes(self._pending)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the events that ``chunk`` completes.
+
+        Raises :class:`AnswerError` on an event beyond the bound.
+        """
+        pending = self._pending
+        pending += chunk
+        events: list[bytes] = []
+        place = 0
+        search = self._searched
+        while (found := _BLANK.search(pending, search)) is not None:
+            end = found.end()
+            if end == len(pending) and pending.endswith(b"\r"):  # a line feed may follow
+                break
+            events.append(bytes(pending[place:end]))
+            place = search = end
+        del pending[:place]
+        self._searched = max(0, len(pending) - 4)
+        if len(pending) > self._most:
+            raise AnswerError
+        return events

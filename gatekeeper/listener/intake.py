@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from gatekeeper.dialects import PLAIN
+from gatekeeper.dialects.base import Incoming
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.policy.words import Reason
@@ -26,6 +27,8 @@ class Taken(Struct, frozen=True, gc=False):
     route: Route
     body: bytes | None
     """Whole body as it came, coding included; ``None`` when it is to stream through."""
+    incoming: Incoming | None
+    """What the dialect has read; its body has no coding any more."""
     ask: Ask | None
     """What the body asks, where a dialect reads it."""
     body_bytes: int
@@ -42,12 +45,13 @@ async def take(
     announced = request.content_length or 0
     if announced > sizes.max_body_bytes:
         return _refused(Reason.BODY_TOO_LARGE, sizes.max_body_bytes)
-    if dialect is PLAIN:
-        route = routes.find(path, None) if settings.plain_http == "meter" else None
+    if not dialect.reads_body:
+        refused = dialect is PLAIN and settings.plain_http == "refuse"
+        route = None if refused else routes.find(path, None)
         if route is None:
             return BadRequest(Reason.ROUTE_NOT_SERVED, None)
         await _say_continue(request)
-        return Taken(route, None, None, announced)
+        return Taken(route, None, None, None, announced)
     await _say_continue(request)
     body = await read_body(
         request.content, most_bytes=sizes.max_body_bytes, within_s=settings.deadlines.body_s
@@ -60,14 +64,15 @@ async def take(
         plain = inflate(body, coding, most_bytes=sizes.max_inflated_bytes)
     if isinstance(plain, Reason):
         return _refused(plain, sizes.max_inflated_bytes)
-    ask = dialect.read(plain)
+    incoming = Incoming(plain, path, head.target.query, request.headers.get("content-type", ""))
+    ask = dialect.read(incoming)
     if isinstance(ask, str):
         return BadRequest(Reason.INVALID_BODY, ask)
     route = routes.find(path, ask.model)
     if route is None:
         known = routes.find(path, None) is not None
         return BadRequest(Reason.MODEL_NOT_SERVED if known else Reason.ROUTE_NOT_SERVED, None)
-    return Taken(route, body, ask, len(body))
+    return Taken(route, body, incoming, ask, len(body))
 
 
 async def read_small(request: BaseRequest, *, most_bytes: int, within_s: float) -> bytes | Reason:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
 from gatekeeper.policy.patterns import matches_any
+from gatekeeper.policy.ratelimit_headers import is_told
 from gatekeeper.policy.ruleset import OnUnknown
 from gatekeeper.policy.score import score
 from gatekeeper.policy.view import view_of
@@ -60,6 +61,7 @@ _LIMIT_REASONS: Final = {
     Unit.INPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
     Unit.OUTPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
     Unit.COST: Reason.SPENDING_LIMIT_EXCEEDED,
+    Unit.BYTES: Reason.RATE_LIMIT_EXCEEDED,
     Unit.CONCURRENCY: Reason.CONCURRENCY_LIMIT_EXCEEDED,
 }
 
@@ -232,6 +234,8 @@ def conclude(
                 key=lambda status: status.retry_after_s,
             )
             reason = limit_reason(longest)
+            if reason is Reason.REQUEST_EXCEEDS_LIMIT:
+                detail = _lever(longest)
     return Decision(
         id=decision_id,
         at=at,
@@ -246,7 +250,31 @@ def conclude(
         limits=limits,
         rules_revision=rules.revision,
         detail=detail,
+        shaping=standing.shaping,
     )
+
+
+_LEVERS: Final = {
+    Unit.INPUT_TOKENS: ("input tokens", "Shorten the prompt."),
+    Unit.OUTPUT_TOKENS: (
+        "output tokens",
+        "Lower max_tokens (or max_completion_tokens, max_output_tokens) or n.",
+    ),
+    Unit.COST: ("US cents", "Shorten the prompt, lower max_tokens or n, or use a cheaper model."),
+    Unit.BYTES: ("bytes", "Send less at once."),
+}
+
+
+def _lever(status: LimitStatus) -> str | None:
+    """Say which field makes a call fit that never can; numbers only of the caller's own quota."""
+    lever = _LEVERS.get(status.unit)
+    if lever is None:
+        return None
+    words, fix = lever
+    if not is_told(status):
+        return fix
+    asked, most = math.ceil(status.requested), math.floor(status.limit)
+    return f"It may take up to {asked} {words}, and at most {most} are given at once. {fix}"
 
 
 def _short(status: LimitStatus) -> Finding:

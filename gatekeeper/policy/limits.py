@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 
 from gatekeeper.policy.model import LimitStatus
-from gatekeeper.policy.words import Tier, Unit
+from gatekeeper.policy.words import AtEnd, Mode, Tier, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatekeeper.policy.model import Facts, Standing, Usage, View
+    from gatekeeper.policy.model import Call, Facts, Standing, Usage, View
     from gatekeeper.policy.ruleset import LimitRule, RuleSet
-    from gatekeeper.policy.words import Mode, OnFailure
+    from gatekeeper.policy.words import OnFailure
 
 MICRO: Final = 1_000_000
 """Micro-units in a unit, and microseconds in a second."""
@@ -148,6 +148,8 @@ class Quota:
     limit_per_period: float
     on_store_failure: OnFailure | None
     """``None``: as the settings of the store say."""
+    yields: bool = False
+    """Whether a call may take what is left when that is less than it asks for."""
 
     @classmethod
     def of(cls, rule: LimitRule, tighten: float = 1.0) -> Quota:
@@ -177,6 +179,7 @@ class Quota:
             period_s=float(rule.period_s),
             limit_per_period=limit if leased else min(rule.amount, MAX_UNITS) * pace,
             on_store_failure=rule.on_store_failure,
+            yields=rule.at_end is AtEnd.STOP,
         )
 
     def shared(self, among: int) -> Quota:
@@ -196,6 +199,7 @@ class Quota:
 _INPUT_TOKENS: Final = Unit.INPUT_TOKENS
 _OUTPUT_TOKENS: Final = Unit.OUTPUT_TOKENS
 _COST: Final = Unit.COST
+_BYTES: Final = Unit.BYTES
 _WHOLE_UNITS: Final = frozenset({Unit.REQUESTS, Unit.CONCURRENCY})
 
 
@@ -206,6 +210,17 @@ class Claim(Struct, frozen=True, gc=False):
     partition: str
     amount: int
     """Worst case, in micro-units."""
+
+    def granted(self, left: int) -> Claim:
+        """Return what is taken of ``left`` micro-units: less than asked for, if the quota yields.
+
+        That is whole units, at least one; an amount that can never fit stays as it is.
+        """
+        if self.amount <= left or not self.quota.yields or left < MICRO:
+            return self
+        if self.amount >= SATURATION:
+            return self
+        return Claim(self.quota, self.partition, left - left % MICRO)
 
     def status(self, left: int, wait_s: float) -> LimitStatus:
         """Report the claim, with ``left`` micro-units remaining in its partition."""
@@ -236,9 +251,30 @@ class Claim(Struct, frozen=True, gc=False):
             used = to_micro(usage.input_tokens)
         elif unit is _COST:
             used = to_micro(usage.cost_cents)
+        elif unit is _BYTES:
+            used = to_micro(usage.bytes)
         else:
             return 0
         return used - self.amount
+
+
+def most_output(claims: tuple[Claim, ...], call: Call, input_cents: float) -> int:
+    """Return the output tokens that no quota refuses for ever.
+
+    ``input_cents`` is what the call costs if nothing at all is written.
+    A quota that yields refuses none, and one in shadow mode stands in nobody's way.
+    """
+    most = call.max_output_tokens
+    for claim in claims:
+        quota = claim.quota
+        if claim.amount <= quota.burst or quota.yields or quota.mode is not Mode.ENFORCE:
+            continue
+        if quota.unit is _OUTPUT_TOKENS:
+            most = min(most, quota.burst // MICRO)
+        elif quota.unit is _COST and call.cost_cents > input_cents:
+            cents_per_token = (call.cost_cents - input_cents) / call.max_output_tokens
+            most = min(most, max(0, int((quota.limit - input_cents) / cents_per_token)))
+    return most
 
 
 class LimitPlanner:
@@ -266,6 +302,7 @@ class LimitPlanner:
             to_micro(call.input_tokens),
             to_micro(call.max_output_tokens),
             to_micro(call.cost_cents),
+            to_micro(call.body_bytes),
             MICRO,
         )
         return tuple(
@@ -304,6 +341,7 @@ _AMOUNTS: Final = (
     Unit.INPUT_TOKENS,
     Unit.OUTPUT_TOKENS,
     Unit.COST,
+    Unit.BYTES,
     Unit.CONCURRENCY,
 )
 

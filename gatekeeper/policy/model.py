@@ -15,6 +15,7 @@ from gatekeeper.policy.words import (
     Assurance,
     CredentialKind,
     CredentialStatus,
+    LogprobsChange,
     LookupStatus,
     Mode,
     NetworkKind,
@@ -141,6 +142,12 @@ class Call(Struct, frozen=True, gc=False, omit_defaults=True):
     body_bytes: int = 0
     client: str | None = None
     """Product name of the User-Agent, such as ``openai-python``; at most 40 characters."""
+    logit_bias: bool = False
+    """Whether it asks to push single tokens up or down."""
+    prefill: bool = False
+    """Whether it puts the beginning of the answer into the model's mouth."""
+    logprobs: bool = False
+    """Whether it asks for log probabilities."""
 
 
 Value: TypeAlias = "str | int | float | bool | tuple[str, ...]"
@@ -155,6 +162,30 @@ class Moment(Struct, frozen=True, gc=False):
     monotonic_us: int
 
 
+class UsageParts(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Parts of the tokens that have a price of their own, and what is not billed by tokens."""
+
+    cached_input_tokens: int = 0
+    """Of the input: read from the upstream's cache."""
+    cache_write_tokens: int = 0
+    """Of the input: written to the upstream's cache."""
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the output: thought, not said."""
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    """Generated images that are billed by the piece."""
+    audio_s: float = 0.0
+    """Recorded or spoken audio that is billed by its length, in seconds."""
+    characters: int = 0
+    """Text to speak that is billed by its length."""
+
+
+NO_PARTS: Final = UsageParts()
+
+
 class Usage(Struct, frozen=True, gc=False):
     """What an answer consumed. ``estimated`` when the upstream did not report it itself."""
 
@@ -162,6 +193,9 @@ class Usage(Struct, frozen=True, gc=False):
     output_tokens: int = 0
     cost_cents: float = 0.0
     estimated: bool = False
+    bytes: int = 0
+    """Bodies of call and answer, as they crossed the caller's connection."""
+    parts: UsageParts = NO_PARTS
 
 
 class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -237,6 +271,30 @@ class Finding(Struct, frozen=True, gc=False):
     """For operators only: never sent to a caller."""
 
 
+class Shaping(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What is changed in a call and its answer: of all rules that ask for it, the strictest."""
+
+    rules: tuple[str, ...] = ()
+    """Ids of the rules that asked for any of it."""
+    logprobs: LogprobsChange | None = None
+    decimals: int | None = None
+    """Digits behind the point that rounding leaves."""
+    epsilon: float | None = None
+    """Privacy parameter of the noise: each value is epsilon-locally differentially private."""
+    max_output_tokens: int | None = None
+    """Most tokens of one choice."""
+    max_choices: int | None = None
+    """Most answers to one prompt (``n``, ``best_of``)."""
+    max_context_tokens: int | None = None
+    """Most tokens of input and one choice together."""
+    drop_reasoning: bool = False
+
+    @property
+    def changes_answer(self) -> bool:
+        """Whether bytes of the answer may be changed."""
+        return self.logprobs is not None or self.drop_reasoning
+
+
 class Standing(Struct, frozen=True, gc=False):
     """What the rules say of a call before limits: the most severe finding wins."""
 
@@ -255,6 +313,7 @@ class Standing(Struct, frozen=True, gc=False):
     """Ids of the rules that an exemption switched off for this call."""
     binding: bool = False
     """Whether ``observe`` mode enforces it all the same, as it does what an embargo asks for."""
+    shaping: Shaping | None = None
 
     @property
     def admits(self) -> bool:
@@ -280,6 +339,8 @@ class Decision(Struct, frozen=True, gc=False):
     rules_revision: str
     detail: str | None = None
     """A sentence for the caller beyond the reason's own, such as which header is malformed."""
+    shaping: Shaping | None = None
+    """What is changed in call and answer; ``None`` for nothing."""
 
     @property
     def admits(self) -> bool:

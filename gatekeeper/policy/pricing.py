@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gatekeeper.policy.model import NO_PARTS
 from gatekeeper.policy.patterns import matches_any
 
 if TYPE_CHECKING:
+    from gatekeeper.policy.model import Usage, UsageParts
     from gatekeeper.policy.ruleset import ModelRule, RuleSet
 
 _REMEMBERED: Final = 1_000
 _LONGEST: Final = 128
 """Characters of a name that is remembered: callers choose them."""
 _PER_MILLION: Final = 1e-6
+_MILLION: Final = 1_000_000
+_MINUTE_S: Final = 60.0
 
 
 class PriceBook:
@@ -33,10 +37,44 @@ class PriceBook:
                 self._found[model] = row
         return row
 
-    def cents(self, model: str | None, input_tokens: int, output_tokens: int) -> float:
-        """Return the price in US cents."""
+    def cents(self, model: str | None, usage: Usage) -> float:
+        """Return the price of ``usage`` in US cents; its own ``cost_cents`` is not looked at.
+
+        A part without a price of its own costs what the whole does. Parts that add up to more than
+        their whole are all paid for.
+        """
         row = self.row(model)
-        return _PER_MILLION * (
-            input_tokens * row.input_cents_per_million
-            + output_tokens * row.output_cents_per_million
+        cents_e6 = (
+            usage.input_tokens * row.input_cents_per_million
+            + usage.output_tokens * row.output_cents_per_million
         )
+        if usage.parts is not NO_PARTS:
+            cents_e6 += _surcharge(row, usage.parts)
+        return max(0.0, cents_e6 * _PER_MILLION)
+
+
+def _surcharge(row: ModelRule, parts: UsageParts) -> float:
+    """Return what parts add to (or take from) the price of their whole, in millionths of a cent."""
+    within_input = (
+        (parts.cached_input_tokens, row.cached_input_cents_per_million),
+        (parts.cache_write_tokens, row.cache_write_cents_per_million),
+        (parts.audio_input_tokens, row.audio_input_cents_per_million),
+        (parts.image_input_tokens, row.image_input_cents_per_million),
+    )
+    within_output = (
+        (parts.reasoning_tokens, row.reasoning_cents_per_million),
+        (parts.audio_output_tokens, row.audio_output_cents_per_million),
+        (parts.image_output_tokens, row.image_output_cents_per_million),
+    )
+    total = sum(
+        tokens * (price - whole)
+        for within, whole in (
+            (within_input, row.input_cents_per_million),
+            (within_output, row.output_cents_per_million),
+        )
+        for tokens, price in within
+        if price is not None
+    )
+    total += parts.characters * row.characters_cents_per_million
+    total += parts.images * row.image_cents * _MILLION
+    return total + parts.audio_s / _MINUTE_S * row.audio_cents_per_minute * _MILLION

@@ -23,6 +23,7 @@ _NAMES: Final = {
     Unit.INPUT_TOKENS: "input-tokens",
     Unit.OUTPUT_TOKENS: "output-tokens",
     Unit.COST: "cost",
+    Unit.BYTES: "bytes",
     Unit.CONCURRENCY: "concurrency",
 }
 
@@ -31,6 +32,7 @@ _QUOTA_UNITS: Final = {
     Unit.INPUT_TOKENS: ';qu="tokens"',
     Unit.OUTPUT_TOKENS: ';qu="tokens"',
     Unit.COST: ';qu="us-cents"',
+    Unit.BYTES: ';qu="content-bytes"',
     Unit.CONCURRENCY: ';qu="concurrent-requests"',
 }
 """The draft registers no unit for tokens or money; left out, they would pass for requests."""
@@ -63,7 +65,7 @@ def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str]
     again; when it had no room, when the same call fits. ``t`` never lies beyond the wait of
     :func:`retry_after_s`, which refusals tell as ``Retry-After``.
     """
-    own = [status for status in statuses if _is_told(status)]
+    own = [status for status in statuses if is_told(status)]
     if not own:
         return ()
     wait_s = retry_after_s(statuses)
@@ -106,13 +108,14 @@ def retry_after_s(statuses: Sequence[LimitStatus]) -> int | None:
         if math.isinf(wait_s):
             return None
         whole_s = math.ceil(wait_s)
-        if not _is_told(status):
+        if not is_told(status):
             whole_s = 1 << (whole_s - 1).bit_length()
         longest = max(longest, whole_s)
     return longest or None
 
 
-def _is_told(status: LimitStatus) -> bool:
+def is_told(status: LimitStatus) -> bool:
+    """Tell whether a caller may learn of this quota: it is its own, in force, and known."""
     per = status.per
     mine = ("account" in per or "key" in per) and status.failed not in _UNKNOWN
     return mine and "campaign" not in per and status.mode is _ENFORCE

@@ -54,6 +54,13 @@ REASONS: Final[Mapping[Reason, Explanation]] = {
         _FINAL,
         person=True,
     ),
+    Reason.PARAMETER_NOT_PERMITTED: Explanation(
+        403,
+        "This account may not use a parameter of this request. "
+        "Leave it out and send the request again.",
+        _FINAL,
+        person=True,
+    ),
     Reason.MODEL_NOT_PERMITTED: Explanation(
         403,
         "This account may not use the requested model. "

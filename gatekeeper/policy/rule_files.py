@@ -15,7 +15,7 @@ from gatekeeper.policy.countries import COUNTRIES, country_problem, subdivision_
 from gatekeeper.policy.limits import MAX_UNITS
 from gatekeeper.policy.notation import RATE, duration_s, instant_s, rate_of
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown
-from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit
+from gatekeeper.policy.words import Assurance, AtEnd, Mode, OnFailure, Tier, Unit
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 
@@ -291,6 +291,9 @@ class LimitFile(_Rule):
     """Tiers it applies to; all of them when left out."""
     when: When | None = None
     """Applies only when this CEL condition is true or unknown."""
+    at_end: AtEnd = AtEnd.REFUSE
+    """When less is left than a call may write (`unit: output_tokens` only): refuse the call, or let
+    it write what is left and end its answer there."""
     on_store_failure: OnFailure | None = None
     """When the limiter's store cannot answer: let pass, refuse, or count this node's share. Left
     out: as `store.on_failure` of the settings says."""
@@ -305,6 +308,8 @@ class LimitFile(_Rule):
         problems += [
             f"`{n}` does not belong to `unit: {self.unit.value}`." for n in sorted(unwanted & given)
         ]
+        if self.at_end is AtEnd.STOP and self.unit is not Unit.OUTPUT_TOKENS:
+            problems.append("`at_end: stop` belongs to `unit: output_tokens` only.")
         if "everyone" in self.per and len(self.per) > 1:
             problems.append("`everyone` stands alone in `per`.")
         if problems:
@@ -345,6 +350,26 @@ class ModelFile(_Part):
     """US cents for a million output tokens."""
     max_output_tokens: Annotated[int, Field(ge=0, le=100_000_000)]
     """Worst case held for one choice when the caller names no bound; 0 for embeddings."""
+    cached_input_cents_per_million: CentsPerMillion | None = None
+    """Input that the upstream reads from its cache. Left out, here and below: as the whole."""
+    cache_write_cents_per_million: CentsPerMillion | None = None
+    """Input that the upstream writes to its cache."""
+    audio_input_cents_per_million: CentsPerMillion | None = None
+    """Audio in the input."""
+    image_input_cents_per_million: CentsPerMillion | None = None
+    """Images in the input."""
+    reasoning_cents_per_million: CentsPerMillion | None = None
+    """Output that is thought, not said."""
+    audio_output_cents_per_million: CentsPerMillion | None = None
+    """Audio in the output."""
+    image_output_cents_per_million: CentsPerMillion | None = None
+    """Images in the output, where they are billed by tokens."""
+    characters_cents_per_million: CentsPerMillion = 0.0
+    """Text to speak, where it is billed by its characters."""
+    image_cents: CentsPerMillion = 0.0
+    """US cents for one generated image, where images are billed by the piece."""
+    audio_cents_per_minute: CentsPerMillion = 0.0
+    """US cents for a minute of audio, where it is billed by its length."""
 
 
 class RuleFile(_Part):

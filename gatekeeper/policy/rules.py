@@ -295,6 +295,7 @@ def _limit(rule: LimitFile) -> LimitRule:
         tiers=frozenset(rule.tiers or Tier),
         when=compile_condition(rule.when) if rule.when else None,
         on_store_failure=rule.on_store_failure,
+        at_end=rule.at_end,
     )
 
 

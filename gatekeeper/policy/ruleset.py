@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from gatekeeper.policy.words import AtEnd
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gatekeeper.policy.conditions import Condition
-    from gatekeeper.policy.model import View
+    from gatekeeper.policy.model import Shaping, View
     from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit, Verdict
 
 
@@ -171,11 +173,32 @@ class LimitRule:
     """Applies only when true or unknown (a limit never vanishes for want of a fact)."""
     on_store_failure: OnFailure | None
     """``None``: as the settings of the store say."""
+    at_end: AtEnd = AtEnd.REFUSE
+    """What happens when less is left than a call may write (``output_tokens`` only)."""
 
     @property
     def own(self) -> bool:
         """Whether the quota belongs to the caller alone and may be told to it."""
         return "account" in self.per or "key" in self.per
+
+
+@dataclass(frozen=True, slots=True)
+class ShapingRule:
+    """Change what a call may ask and what its answer reveals, from a score or tier on."""
+
+    id: str
+    description: str
+    mode: Mode
+    tiers: frozenset[Tier]
+    """Tiers it applies to; all of them when the file names none."""
+    at_least: int
+    """Score from which it applies; 0 for every call."""
+    when: Condition | None
+    """Applies only when true or unknown (what is revealed never grows for want of a fact)."""
+    shaping: Shaping
+    """What it asks for; its ``rules`` are empty."""
+    refuse_logit_bias: bool
+    refuse_prefill: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +238,17 @@ class ModelRule:
     output_cents_per_million: float
     max_output_tokens: int
     """Worst case held for one choice when the caller names no bound."""
+    cached_input_cents_per_million: float | None = None
+    """Of a part of the input or output; ``None``: it costs what the whole does."""
+    cache_write_cents_per_million: float | None = None
+    audio_input_cents_per_million: float | None = None
+    image_input_cents_per_million: float | None = None
+    reasoning_cents_per_million: float | None = None
+    audio_output_cents_per_million: float | None = None
+    image_output_cents_per_million: float | None = None
+    characters_cents_per_million: float = 0.0
+    image_cents: float = 0.0
+    audio_cents_per_minute: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +273,7 @@ class RuleSet:
     step_up: tuple[StepUpRule, ...]
     exemptions: tuple[Exemption, ...]
     models: tuple[ModelRule, ...]
+    shaping: tuple[ShapingRule, ...] = ()
     reach: EmbargoReach = field(init=False, repr=False, compare=False)
     observed: tuple[tuple[Callable[[View], bool | None], SignalRule], ...] = field(
         init=False, repr=False, compare=False

@@ -91,13 +91,30 @@ class OnFailure(StrEnum):
 
 
 class Unit(StrEnum):
-    """What a limit counts. ``cost`` is in US cents."""
+    """What a limit counts. ``cost`` is in US cents, ``bytes`` are of both bodies."""
 
     REQUESTS = "requests"
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
     COST = "cost"
+    BYTES = "bytes"
     CONCURRENCY = "concurrency"
+
+
+class AtEnd(StrEnum):
+    """What an output limit does when less is left than a call may write."""
+
+    REFUSE = "refuse"
+    STOP = "stop"
+    """Let the call write what is left, and end its answer there."""
+
+
+class LogprobsChange(StrEnum):
+    """What shaping does to the log probabilities in an answer, from mild to strict."""
+
+    ROUND = "round"
+    NOISE = "noise"
+    REMOVE = "remove"
 
 
 class Verdict(IntEnum):
@@ -128,6 +145,7 @@ class Reason(StrEnum):
     REGION_NOT_SUPPORTED = "region_not_supported"
     ACCOUNT_SUSPENDED = "account_suspended"
     REQUEST_DENIED = "request_denied"
+    PARAMETER_NOT_PERMITTED = "parameter_not_permitted"
     MODEL_NOT_PERMITTED = "model_not_permitted"
     IDENTITY_VERIFICATION_REQUIRED = "identity_verification_required"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"

@@ -96,6 +96,13 @@ class Upstream(Part):
     credential_header: Literal["authorization", "x-api-key", "api-key"] = "authorization"
     ca_file: Path | None = None
     """PEM bundle that signs the upstream's certificate, instead of the system's."""
+    stream_usage: Literal["force", "leave"] = "force"
+    """Make OpenAI-style streams report their usage (``stream_options.include_usage``), and take
+    the report out again for callers that did not ask; ``leave`` for upstreams that refuse the
+    field: such streams are then settled to an estimate."""
+    chat_bound: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """How the upstream calls the bound on a chat completion, for calls that name none and get one
+    from a limit or from shaping."""
 
 
 class JwtIssuer(Part):
@@ -196,6 +203,8 @@ class Deadlines(Part):
     keepalive_s: PositiveSeconds = 75
     drain_s: PositiveSeconds = 30
     """From SIGTERM until open streams are cut."""
+    hold_s: PositiveSeconds = 3_600
+    """How long a call may last until what it holds of its limits is charged as it stands."""
     readiness_s: Annotated[float, Field(ge=0, le=300)] = 1
     """How long readiness is red before the listeners close."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.policy.limits import MICRO, Claim
+from gatekeeper.policy.limits import MICRO, SATURATION, Claim
 from gatekeeper.policy.words import Mode, OnFailure, Unit
 from gatekeeper.storage.limiter import Keeper, Reservation, Reserved
 from gatekeeper.storage.store_line import StoreError
@@ -155,7 +155,7 @@ class GuardedLimiter:
             if behaviour is OnFailure.LOCAL_SHARE:
                 asked.append(Claim(self._share(quota, nodes), claim.partition, claim.amount))
             elif behaviour is OnFailure.CLOSED:  # more than there can be: nothing is charged
-                asked.append(Claim(quota, claim.partition, quota.burst + MICRO))
+                asked.append(Claim(quota, claim.partition, SATURATION))
         local = await self._local.reserve(asked, at, hold_s, hold_id)
         statuses: list[LimitStatus] = []
         answers = iter(local.statuses)
@@ -179,12 +179,14 @@ def _perhaps_held(claims: Sequence[Claim], hold_id: str) -> _Unsettled:
     """Return what takes a reservation back of which nobody knows whether it was made.
 
     If it was, then every enforced claim was charged. A claim in shadow mode may have had no room,
-    and to give that back would be a gift; a slot can only be given back where it was taken.
+    and one that yields may have had less: to give that back would be a gift. A slot can only be
+    given back where it was taken.
     """
     certain = [
         claim
         for claim in claims
-        if claim.quota.mode is Mode.ENFORCE or claim.quota.unit is Unit.CONCURRENCY
+        if claim.quota.unit is Unit.CONCURRENCY
+        or (claim.quota.mode is Mode.ENFORCE and not claim.quota.yields)
     ]
     return _Unsettled(Reservation(hold_id, tuple(certain)), None)
 
@@ -215,4 +217,5 @@ def _told(
     wait_s = answer.retry_after_s
     if wait_s == float("inf") and claim.amount <= quota.burst:
         wait_s = _RETRY_S
-    return replace(claim.status(left, wait_s), failed=OnFailure.LOCAL_SHARE)
+    told = claim.status(left, wait_s)
+    return replace(told, requested=answer.requested, failed=OnFailure.LOCAL_SHARE)

@@ -124,9 +124,9 @@ class MemoryLimiter:
         crowded = len(cells) >= self._max_cells
         admitted = True
         found: list[tuple[Claim, _Key, _Cell | None, int, float]] = []
-        for claim in claims:
-            quota, amount = claim.quota, claim.amount
-            key = (quota.key, claim.partition)
+        for asked in claims:
+            quota = asked.quota
+            key = (quota.key, asked.partition)
             cell = cells.get(key)
             if cell is None and crowded:
                 self.overflowed += 1
@@ -134,6 +134,8 @@ class MemoryLimiter:
                 cell = cells.get(key)
             used = 0 if cell is None else cell.level(now_us, quota)
             left = quota.burst - used
+            claim = asked if asked.amount <= left else asked.granted(left)
+            amount = claim.amount
             wait_s = 0.0
             if amount > left and amount:
                 wait_s = quota.wait_s(used, 0 if cell is None else cell.remainder, amount)

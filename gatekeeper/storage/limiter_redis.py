@@ -42,7 +42,7 @@ LAYOUT: Final = "1"
 _CONCURRENCY: Final = Unit.CONCURRENCY
 _ENFORCE: Final = Mode.ENFORCE
 _MOST_QUOTAS: Final = 10_000
-_SHADOW, _POOL = 1, 2
+_SHADOW, _POOL, _YIELDS = 1, 2, 4
 
 _DOUBLE: Final = struct.Struct("<d")
 _TWO: Final = struct.Struct("<2d")
@@ -186,7 +186,7 @@ async def beat(runner: Runner, prefix: str, gate_id: str, counts_s: float) -> in
 
 
 def _pack(quota: Quota) -> tuple[bytes, bytes]:
-    kind = 0 if quota.mode is _ENFORCE else _SHADOW
+    kind = (0 if quota.mode is _ENFORCE else _SHADOW) + (_YIELDS if quota.yields else 0)
     if quota.unit is _CONCURRENCY:
         return _TWO.pack(kind + _POOL, quota.burst), _THREE.pack(quota.lease_us, 0, 0)
     return _TWO.pack(kind, quota.burst), _THREE.pack(*quota.rate)
@@ -201,8 +201,10 @@ def _reserved(claims: Sequence[Claim], found: tuple[float, ...], hold_id: str) -
     for claim in claims:
         used, remainder = int(found[position]), int(found[position + 1])
         position += 2
-        quota, amount = claim.quota, claim.amount
+        quota = claim.quota
         left = quota.burst - used
+        claim = claim.granted(left)  # noqa: PLW2901 - the claim as the script granted it
+        amount = claim.amount
         if amount > left and amount:
             statuses.append(claim.status(left, quota.wait_s(used, remainder, amount)))
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.web import StreamResponse
 
+from gatekeeper.dialects.base import AnswerError
 from gatekeeper.upstream.client import AnswerBrokenError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
     from multidict import CIMultiDict
 
-    from gatekeeper.dialects.base import Dialect, UsageReader
+    from gatekeeper.dialects.base import AnswerReader, Dialect
     from gatekeeper.settings import Deadlines
     from gatekeeper.upstream.client import Answer
 
@@ -38,16 +39,32 @@ _DROPPED: Final = frozenset(
     }
 )
 _BODILESS: Final = frozenset({204, 304})
+_OF_THE_BYTES: Final = (
+    "content-length",
+    "content-encoding",
+    "content-md5",
+    "content-digest",
+    "repr-digest",
+    "digest",
+    "etag",
+    "accept-ranges",
+)
+"""Headers that do not hold for an answer in which bytes are changed."""
 
 
 class Ending(StrEnum):
     """How an answer ended."""
 
     COMPLETE = "complete"
+    STOPPED = "stopped"
+    """Ended by the gate, as a whole answer, because its budget was used up."""
     UPSTREAM_BROKE = "upstream_broke"
     UPSTREAM_SILENT = "upstream_silent"
     CLIENT_GONE = "client_gone"
     CLIENT_STALLED = "client_stalled"
+
+
+_PROPER: Final = frozenset({Ending.COMPLETE, Ending.STOPPED})
 
 
 class Relay:
@@ -55,7 +72,7 @@ class Relay:
 
     __slots__ = ("_answer", "_dialect", "_reader", "bytes_sent", "ending")
 
-    def __init__(self, answer: Answer, dialect: Dialect, reader: UsageReader | None) -> None:
+    def __init__(self, answer: Answer, dialect: Dialect, reader: AnswerReader | None) -> None:
         self._answer = answer
         self._dialect = dialect
         self._reader = reader
@@ -64,16 +81,22 @@ class Relay:
 
     async def run(
         self, request: BaseRequest, ours: Mapping[str, str], deadlines: Deadlines
-    ) -> StreamResponse:
+    ) -> StreamResponse | None:
         """Send head and body; ``ours`` are headers of the gate, which win over the upstream's.
 
         A broken answer never looks complete: the dialect's error event is sent where the stream
-        has one, and the connection is closed without a proper end (H32).
+        has one, and the connection is closed without a proper end (H32). ``None`` when the answer
+        must be changed and cannot be, and nothing of it was sent.
         """
-        answer = self._answer
-        response = _PassedOn(
-            status=answer.status, reason=answer.reason, headers=_pass_on(answer, ours)
-        )
+        answer, reader = self._answer, self._reader
+        headers = _pass_on(answer, ours)
+        if reader is not None and reader.changes:
+            for name in _OF_THE_BYTES:
+                headers.popall(name, None)
+            if reader.whole:
+                body = await self._changed()
+                return None if body is None else await self._send_whole(request, headers, body)
+        response = _PassedOn(status=answer.status, reason=answer.reason, headers=headers)
         try:
             await response.prepare(request)
             if request.method != "HEAD" and answer.status not in _BODILESS:
@@ -84,36 +107,76 @@ class Relay:
             self.ending = Ending.CLIENT_GONE
         finally:
             answer.close()
-        if self.ending is not Ending.COMPLETE:
+        if self.ending not in _PROPER:
             await self._break_off(request, response, deadlines.write_s)
+        return response
+
+    async def _changed(self) -> bytes | None:
+        """Return a whole answer with what must be changed in it, or ``None`` when it cannot be."""
+        answer, reader = self._answer, cast("AnswerReader", self._reader)
+        try:
+            while chunk := await answer.read_chunk():
+                reader.feed(chunk)
+            return reader.end()
+        except (AnswerBrokenError, AnswerError, TimeoutError):
+            return None
+        finally:
+            answer.close()
+
+    async def _send_whole(
+        self, request: BaseRequest, headers: CIMultiDict[str], body: bytes
+    ) -> StreamResponse:
+        response = _PassedOn(
+            status=self._answer.status, reason=self._answer.reason, headers=headers
+        )
+        response.content_length = len(body)
+        try:
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await response.write(body)
+                self.bytes_sent = len(body)
+            await response.write_eof()
+        except ConnectionError:
+            self.ending = Ending.CLIENT_GONE
+        else:
+            self.ending = Ending.COMPLETE
         return response
 
     async def _body(self, request: BaseRequest, deadlines: Deadlines) -> None:
         """Pass the body on; silence of the upstream ends it by the client's own timer."""
-        answer, reader = self._answer, self._reader
-        writer, protocol = cast("StreamWriter", request.writer), request.protocol
         try:
-            chunk = answer.read_ready()
-            if not chunk:
-                writer.send_headers()  # the body is still to come: the head must not wait for it
-                chunk = await answer.read_chunk()
-            while chunk:
-                if reader is not None:
-                    reader.feed(chunk)
-                await writer.write(chunk, drain=False)
-                self.bytes_sent += len(chunk)
-                if protocol.writing_paused:
-                    await self._drain(request, deadlines.write_s)
-                chunk = await answer.read_chunk()
+            self.ending = await self._chunks(request, deadlines.write_s)
         except TimeoutError:
             self.ending = Ending.UPSTREAM_SILENT
         except _StalledError:
             self.ending = Ending.CLIENT_STALLED
-        except AnswerBrokenError:
+        except (AnswerBrokenError, AnswerError):
             self.ending = Ending.UPSTREAM_BROKE
-        else:
-            complete = reader is None or reader.complete
-            self.ending = Ending.COMPLETE if complete else Ending.UPSTREAM_BROKE
+
+    async def _chunks(self, request: BaseRequest, write_s: float) -> Ending:
+        answer, reader = self._answer, self._reader
+        writer, protocol = cast("StreamWriter", request.writer), request.protocol
+        chunk = answer.read_ready()
+        if not chunk:
+            writer.send_headers()  # the body is still to come: the head must not wait for it
+            chunk = await answer.read_chunk()
+        while chunk:
+            if reader is not None:
+                chunk = reader.feed(chunk)
+            if chunk:
+                await writer.write(chunk, drain=False)
+                self.bytes_sent += len(chunk)
+                if protocol.writing_paused:
+                    await self._drain(request, write_s)
+            if reader is not None and reader.stopped:
+                return Ending.STOPPED
+            chunk = await answer.read_chunk()
+        if reader is None:
+            return Ending.COMPLETE
+        if rest := reader.end():
+            await writer.write(rest, drain=False)
+            self.bytes_sent += len(rest)
+        return Ending.COMPLETE if reader.complete else Ending.UPSTREAM_BROKE
 
     async def _drain(self, request: BaseRequest, write_s: float) -> None:
         try:

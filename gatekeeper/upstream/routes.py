@@ -45,6 +45,10 @@ class Route:
     credential: tuple[str, str] | None = None
     """Header name and value that replace the caller's credential."""
     tls: ssl.SSLContext | None = None
+    reports_usage: bool = True
+    """Whether streams can be made to report their usage."""
+    chat_bound: str = "max_completion_tokens"
+    """How a chat completion's bound on output is called here."""
 
     def serves(self, path: str, model: str | None) -> bool:
         """Tell whether path and model belong here; a call without a model goes by path alone."""

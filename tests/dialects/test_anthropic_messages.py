@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.base import Ask
+from gatekeeper.dialects.base import Ask, Incoming
 
 MESSAGES = dialect_for("POST", "/v1/messages")
 COUNT = dialect_for("POST", "/v1/messages/count_tokens")
@@ -22,7 +22,7 @@ BODY = {
 
 def read(**body: Any) -> Ask | str:
     """Read a message body."""
-    return MESSAGES.read(json.dumps({**BODY, **body}).encode())
+    return MESSAGES.read(Incoming(json.dumps({**BODY, **body}).encode()))
 
 
 def test_an_ordinary_ask() -> None:
@@ -51,15 +51,15 @@ def test_fields_that_bill_have_strict_types(body: dict[str, Any], word: str) -> 
 
 def test_not_json() -> None:
     """A broken body is a sentence on both routes."""
-    assert isinstance(MESSAGES.read(b"["), str)
-    assert isinstance(COUNT.read(b"["), str)
+    assert isinstance(MESSAGES.read(Incoming(b"[")), str)
+    assert isinstance(COUNT.read(Incoming(b"[")), str)
 
 
 def test_h24_counting_tokens_costs_nothing() -> None:
     """Counting names a model, so that it can be checked, and asks for nothing."""
-    assert COUNT.read(json.dumps(BODY).encode()) == Ask("m")
-    assert isinstance(COUNT.read(b"{}"), str)
-    reader = COUNT.usage_reader(Ask("m"), {"content-type": "application/json"})
+    assert COUNT.read(Incoming(json.dumps(BODY).encode())) == Ask("m")
+    assert isinstance(COUNT.read(Incoming(b"{}")), str)
+    reader = COUNT.reader(Ask("m"), {"content-type": "application/json"})
     reader.feed(b'{"input_tokens":2095}')
     usage = reader.result()
     assert usage is not None

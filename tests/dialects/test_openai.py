@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.base import Ask
+from gatekeeper.dialects.base import Ask, Incoming
 
 
 def read(path: str, body: Any) -> Ask | str:
     """Read a JSON body sent to ``path``."""
-    return dialect_for("POST", path).read(json.dumps(body).encode())
+    return dialect_for("POST", path).read(Incoming(json.dumps(body).encode()))
 
 
 def test_h24_listing_models_costs_nothing() -> None:
     """No body, nothing asked, nothing charged."""
     models = dialect_for("GET", "/v1/models")
-    assert models.read(b"") == Ask()
-    reader = models.usage_reader(Ask(), {"content-type": "application/json"})
+    assert models.read(Incoming(b"")) == Ask()
+    reader = models.reader(Ask(), {"content-type": "application/json"})
     reader.feed(b'{"object":"list","data":[{"id":"text"}]}')
     usage = reader.result()
     assert usage is not None

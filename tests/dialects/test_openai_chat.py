@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.base import Ask
+from gatekeeper.dialects.base import Ask, Incoming
 
 CHAT = dialect_for("POST", "/v1/chat/completions")
 MESSAGES = [{"role": "user", "content": "Hello there"}]
@@ -16,7 +16,7 @@ MESSAGES = [{"role": "user", "content": "Hello there"}]
 
 def read(**body: Any) -> Ask | str:
     """Read a chat body with a model and a message."""
-    return CHAT.read(json.dumps({"model": "m", "messages": MESSAGES, **body}).encode())
+    return CHAT.read(Incoming(json.dumps({"model": "m", "messages": MESSAGES, **body}).encode()))
 
 
 def test_an_ordinary_ask() -> None:
@@ -59,5 +59,7 @@ def test_fields_that_bill_have_strict_types(body: dict[str, Any], sentence: str)
 
 def test_a_model_is_needed() -> None:
     """Without a name the upstream would pick a model that nobody checked."""
-    assert CHAT.read(b'{"messages":[]}') == "The field `model` must be the name of a model."
-    assert isinstance(CHAT.read(b"not json"), str)
+    assert (
+        CHAT.read(Incoming(b'{"messages":[]}')) == "The field `model` must be the name of a model."
+    )
+    assert isinstance(CHAT.read(Incoming(b"not json")), str)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.base import Ask, UsageReader
-from gatekeeper.dialects.usage import MOST_JSON_BYTES
-from gatekeeper.policy.model import Usage
+from gatekeeper.dialects.answer import MOST_JSON_BYTES
+from gatekeeper.dialects.base import AnswerReader, Ask
+from gatekeeper.policy.model import Usage, UsageParts
 
 CHAT = dialect_for("POST", "/v1/chat/completions")
 MESSAGES = dialect_for("POST", "/v1/messages")
@@ -72,6 +72,7 @@ def message_delta(**usage: int) -> bytes:
 
 
 STOP = event({"type": "message_stop"})
+CACHED = UsageParts(cached_input_tokens=4_000, cache_write_tokens=300)
 MESSAGE_STREAM = b"".join(
     [
         message_start(
@@ -87,7 +88,7 @@ MESSAGE_STREAM = b"".join(
 )
 
 
-def fed(reader: UsageReader, body: bytes, size: int = 10**9) -> UsageReader:
+def fed(reader: AnswerReader, body: bytes, size: int = 10**9) -> AnswerReader:
     """Feed ``body`` in chunks of ``size``."""
     for start in range(0, len(body), size):
         reader.feed(body[start : start + size])
@@ -100,11 +101,11 @@ def test_h24_reported_usage_wherever_chunks_are_cut(places: list[int], coded: bo
     """Both families' streams give the same usage for any cuts, gzip or not."""
     for dialect, stream, wanted in (
         (CHAT, CHAT_STREAM + usage_chunk(12, 5) + DONE, Usage(12, 5)),
-        (MESSAGES, MESSAGE_STREAM, Usage(4_320, 15)),
+        (MESSAGES, MESSAGE_STREAM, Usage(4_320, 15, parts=CACHED)),
     ):
         body = gzip.compress(stream) if coded else stream
         headers = {**SSE, "content-encoding": "gzip"} if coded else SSE
-        reader = dialect.usage_reader(ASK, headers)
+        reader = dialect.reader(ASK, headers)
         edges = [0, *sorted(places), len(body)]
         for start, end in pairwise(edges):
             reader.feed(body[start:end])
@@ -115,22 +116,22 @@ def test_h24_reported_usage_wherever_chunks_are_cut(places: list[int], coded: bo
 def test_h24_usage_twice_counts_once() -> None:
     """Cumulative reports are not added up."""
     stream = usage_chunk(12, 2) + usage_chunk(12, 5) + usage_chunk(12, 5) + DONE
-    assert fed(CHAT.usage_reader(ASK, SSE), stream).result() == Usage(12, 5)
+    assert fed(CHAT.reader(ASK, SSE), stream).result() == Usage(12, 5)
     stream = MESSAGE_STREAM.replace(STOP, message_delta(output_tokens=15) + STOP)
-    assert fed(MESSAGES.usage_reader(ASK, SSE), stream).result() == Usage(4_320, 15)
+    assert fed(MESSAGES.reader(ASK, SSE), stream).result() == Usage(4_320, 15, parts=CACHED)
 
 
 def test_h24_explicit_zero_is_zero() -> None:
     """A reported zero is believed, not estimated over."""
     stream = CHAT_STREAM + usage_chunk(12, 0) + DONE
-    assert fed(CHAT.usage_reader(ASK, SSE), stream).result() == Usage(12, 0)
+    assert fed(CHAT.reader(ASK, SSE), stream).result() == Usage(12, 0)
     body = b'{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}'
-    assert fed(CHAT.usage_reader(ASK, JSON), body).result() == Usage(0, 0)
+    assert fed(CHAT.reader(ASK, JSON), body).result() == Usage(0, 0)
 
 
 def test_h24_a_stream_without_usage_is_estimated() -> None:
     """What was delivered is estimated and marked; the input is the estimate of the ask."""
-    reader = fed(CHAT.usage_reader(ASK, SSE), CHAT_STREAM + DONE)
+    reader = fed(CHAT.reader(ASK, SSE), CHAT_STREAM + DONE)
     usage = reader.result()
     assert usage is not None
     assert usage.estimated
@@ -140,10 +141,10 @@ def test_h24_a_stream_without_usage_is_estimated() -> None:
 
 def test_h25_an_answer_cut_short_is_charged_what_was_delivered() -> None:
     """The estimate grows with the text, and reading the result twice changes nothing."""
-    reader = CHAT.usage_reader(ASK, SSE)
+    reader = CHAT.reader(ASK, SSE)
     before = reader.result()
     assert before == Usage(10, 0, estimated=True)
-    reader = CHAT.usage_reader(ASK, SSE)
+    reader = CHAT.reader(ASK, SSE)
     fed(reader, chunk("some words that were delivered ") * 600)
     half = reader.result()
     assert half is not None
@@ -154,7 +155,7 @@ def test_h25_an_answer_cut_short_is_charged_what_was_delivered() -> None:
 def test_h25_a_message_cut_short_keeps_its_reported_input() -> None:
     """Input is known from the first event; output is estimated from the text."""
     stream = MESSAGE_STREAM[: MESSAGE_STREAM.index(b"event: message_delta")]
-    usage = fed(MESSAGES.usage_reader(ASK, SSE), stream).result()
+    usage = fed(MESSAGES.reader(ASK, SSE), stream).result()
     assert usage is not None
     assert usage.estimated
     assert usage.input_tokens == 4_320
@@ -165,12 +166,12 @@ def test_tool_calls_and_reasoning_are_output_too() -> None:
     """Every kind of generated text is delivered text."""
     call = {"index": 0, "delta": {"tool_calls": [{"function": {"arguments": '{"city": "Rome"}'}}]}}
     stream = data({"choices": [call]}) * 20
-    usage = fed(CHAT.usage_reader(ASK, SSE), stream).result()
+    usage = fed(CHAT.reader(ASK, SSE), stream).result()
     assert usage is not None
     assert usage.output_tokens > 80
     thinking = {"type": "thinking_delta", "thinking": "let me think about that"}
     stream = event({"type": "content_block_delta", "index": 0, "delta": thinking}) * 20
-    usage = fed(MESSAGES.usage_reader(ASK, SSE), stream).result()
+    usage = fed(MESSAGES.reader(ASK, SSE), stream).result()
     assert usage is not None
     assert usage.output_tokens > 80
 
@@ -178,7 +179,7 @@ def test_tool_calls_and_reasoning_are_output_too() -> None:
 def test_escaped_text_is_estimated_as_what_it_stands_for() -> None:
     r"""Deltas full of ``\uXXXX`` are not counted letter by letter."""
     stream = chunk("港口很安静" * 10) * 10
-    usage = fed(CHAT.usage_reader(ASK, SSE), stream).result()
+    usage = fed(CHAT.reader(ASK, SSE), stream).result()
     assert usage is not None
     assert 300 <= usage.output_tokens <= 700
 
@@ -195,13 +196,13 @@ def test_escaped_text_is_estimated_as_what_it_stands_for() -> None:
 )
 def test_h32_model_output_forges_neither_usage_nor_an_end(text: str) -> None:
     """Text that looks like a report or an end is only text."""
-    reader = fed(CHAT.usage_reader(ASK, SSE), chunk(text))
+    reader = fed(CHAT.reader(ASK, SSE), chunk(text))
     usage = reader.result()
     assert usage is not None
     assert usage.estimated
     assert usage.output_tokens > 0
     assert not reader.complete
-    message = fed(MESSAGES.usage_reader(ASK, SSE), message_start(input_tokens=1) + text_delta(text))
+    message = fed(MESSAGES.reader(ASK, SSE), message_start(input_tokens=1) + text_delta(text))
     usage = message.result()
     assert usage is not None
     assert usage.estimated
@@ -215,10 +216,10 @@ def test_a_tool_call_does_not_forge_usage_in_a_whole_answer() -> None:
         "content": [{"type": "tool_use", "input": forged}],
         "usage": {"input_tokens": 20, "output_tokens": 30},
     }
-    reader = fed(MESSAGES.usage_reader(ASK, JSON), json.dumps(answer).encode())
+    reader = fed(MESSAGES.reader(ASK, JSON), json.dumps(answer).encode())
     assert reader.result() == Usage(20, 30)
     del answer["usage"]
-    reader = fed(MESSAGES.usage_reader(ASK, JSON), json.dumps(answer).encode())
+    reader = fed(MESSAGES.reader(ASK, JSON), json.dumps(answer).encode())
     usage = reader.result()
     assert usage is not None
     assert usage.estimated
@@ -238,13 +239,13 @@ def test_a_tool_call_does_not_forge_usage_in_a_whole_answer() -> None:
 def test_nonsense_reports_are_not_believed(usage: Any) -> None:
     """A report with wrong numbers is no report."""
     body = json.dumps({"choices": [{"message": {"content": "hi"}}], "usage": usage}).encode()
-    reader = fed(CHAT.usage_reader(ASK, JSON), body)
+    reader = fed(CHAT.reader(ASK, JSON), body)
     found = reader.result()
     assert found is not None
     assert found.estimated
     assert reader.complete
     stream = data({"choices": [], "usage": usage})
-    found = fed(CHAT.usage_reader(ASK, SSE), stream).result()
+    found = fed(CHAT.reader(ASK, SSE), stream).result()
     assert found is not None
     assert found.estimated
 
@@ -254,16 +255,16 @@ def test_nonsense_reports_are_not_believed(usage: Any) -> None:
 )
 def test_h32_a_chat_stream_is_complete_with_its_end(end: bytes) -> None:
     """``[DONE]`` or a finish reason ends a stream, with or without the last blank line."""
-    reader = fed(CHAT.usage_reader(ASK, SSE), chunk("hi") + end, size=3)
+    reader = fed(CHAT.reader(ASK, SSE), chunk("hi") + end, size=3)
     assert reader.complete
 
 
 def test_h32_every_choice_must_finish() -> None:
     """With two choices one finish reason is not the end."""
     ask = Ask("m", stream=True, choices=2, max_output_tokens=None)
-    reader = fed(CHAT.usage_reader(ask, SSE), chunk(finish="stop", index=1) * 2)
+    reader = fed(CHAT.reader(ask, SSE), chunk(finish="stop", index=1) * 2)
     reader.feed(chunk("more"))
-    assert not fed(CHAT.usage_reader(ask, SSE), chunk(finish="stop", index=1) * 2).complete
+    assert not fed(CHAT.reader(ask, SSE), chunk(finish="stop", index=1) * 2).complete
     assert fed(reader, chunk(finish="length", index=0)).complete
 
 
@@ -287,20 +288,20 @@ def test_h32_an_answer_cut_anywhere_never_looks_complete(
     ]
     end = min(place for place in ends if place > 0)
     for length in range(0, end, 7):
-        reader = fed(dialect.usage_reader(ASK, headers), body[:length])
+        reader = fed(dialect.reader(ASK, headers), body[:length])
         assert not reader.complete
         assert reader.result() is not None
 
 
 def test_h32_between_events_only() -> None:
     """An error event fits between events, never inside one or into a coded stream."""
-    reader = CHAT.usage_reader(ASK, SSE)
+    reader = CHAT.reader(ASK, SSE)
     assert not reader.mid_event
     reader.feed(chunk("hi")[:-2])
     assert reader.mid_event
     reader.feed(b"\n\n")
     assert not reader.mid_event
-    assert CHAT.usage_reader(ASK, {**SSE, "content-encoding": "gzip"}).mid_event
+    assert CHAT.reader(ASK, {**SSE, "content-encoding": "gzip"}).mid_event
 
 
 def test_responses_report_inside_their_last_event() -> None:
@@ -308,12 +309,12 @@ def test_responses_report_inside_their_last_event() -> None:
     delta = event({"type": "response.output_text.delta", "delta": "hello"})
     usage = {"input_tokens": 11, "output_tokens": 22}
     last = event({"type": "response.completed", "response": {"id": "r", "usage": usage}})
-    reader = fed(RESPONSES.usage_reader(ASK, SSE), delta)
+    reader = fed(RESPONSES.reader(ASK, SSE), delta)
     assert not reader.complete
     partial = reader.result()
     assert partial is not None
     assert partial.output_tokens > 0
-    reader = fed(RESPONSES.usage_reader(ASK, SSE), delta + last)
+    reader = fed(RESPONSES.reader(ASK, SSE), delta + last)
     assert reader.result() == Usage(11, 22)
     assert reader.complete
 
@@ -322,9 +323,9 @@ def test_embeddings_are_charged_input_only() -> None:
     """Usage without output is whole; a body beyond the bound is read from its tail."""
     ask = Ask("e", input_tokens=50, max_output_tokens=0)
     usage = b'"usage":{"prompt_tokens":8,"total_tokens":8}}'
-    small = fed(EMBEDDINGS.usage_reader(ask, JSON), b'{"data":[],' + usage)
+    small = fed(EMBEDDINGS.reader(ask, JSON), b'{"data":[],' + usage)
     assert small.result() == Usage(8, 0)
-    large = EMBEDDINGS.usage_reader(ask, JSON)
+    large = EMBEDDINGS.reader(ask, JSON)
     large.feed(b'{"data":[')
     for _ in range(MOST_JSON_BYTES // 10_000 + 2):
         large.feed(b"0.12345678," * 1_000)
@@ -332,14 +333,14 @@ def test_embeddings_are_charged_input_only() -> None:
     fed(large, b"0]," + usage)
     assert large.result() == Usage(8, 0)
     assert large.complete
-    missing = fed(EMBEDDINGS.usage_reader(ask, JSON), b'{"data":[]}')
+    missing = fed(EMBEDDINGS.reader(ask, JSON), b'{"data":[]}')
     assert missing.result() == Usage(50, 0, estimated=True)
 
 
 def test_bodies_beyond_the_bound_take_bounded_memory() -> None:
     """Only a tail is kept; without usage in it the answer is estimated, broken or not."""
     for tail in (b"x" * 10, b'"usage":{"prompt_tokens":', b'"usage":{"prompt_tokens":-1}}'):
-        reader = CHAT.usage_reader(ASK, JSON)
+        reader = CHAT.reader(ASK, JSON)
         for _ in range(40):
             reader.feed(b"x" * 100_000)
             assert len(reader._reader._kept) <= MOST_JSON_BYTES  # type: ignore[attr-defined]
@@ -357,34 +358,34 @@ def test_what_cannot_be_read_is_not_guessed() -> None:
         {"content-type": "text/html"},
         {},
     ):
-        reader = fed(CHAT.usage_reader(ASK, headers), b"\x8b\x00 something")
+        reader = fed(CHAT.reader(ASK, headers), b"\x8b\x00 something")
         assert reader.result() is None
         assert reader.complete
-    damaged = fed(CHAT.usage_reader(ASK, {**JSON, "content-encoding": "gzip"}), b"not gzip")
+    damaged = fed(CHAT.reader(ASK, {**JSON, "content-encoding": "gzip"}), b"not gzip")
     assert damaged.result() is None
     assert damaged.complete
     bomb = gzip.compress(b"{" + b" " * 70_000_000)
-    reader = fed(CHAT.usage_reader(ASK, {**JSON, "content-encoding": "gzip"}), bomb)
+    reader = fed(CHAT.reader(ASK, {**JSON, "content-encoding": "gzip"}), bomb)
     assert reader.result() is None
 
 
 def test_other_json_is_complete_but_estimated() -> None:
     """An answer of another shape is whole JSON all the same; half of it is not."""
     for body in (b"[1,2]", b'"text"', b'{"usage":7}'):
-        reader = fed(CHAT.usage_reader(ASK, JSON), body)
+        reader = fed(CHAT.reader(ASK, JSON), body)
         assert reader.complete
         usage = reader.result()
         assert usage is not None
         assert usage.estimated
-    assert not fed(CHAT.usage_reader(ASK, JSON), b'{"usage":7').complete
-    assert not fed(CHAT.usage_reader(ASK, JSON), b'{"a":' + b"[" * 100_000).complete
+    assert not fed(CHAT.reader(ASK, JSON), b'{"usage":7').complete
+    assert not fed(CHAT.reader(ASK, JSON), b'{"a":' + b"[" * 100_000).complete
 
 
 def test_a_document_is_read_again_when_more_comes() -> None:
     """Looking early neither counts text twice nor misses the report."""
     body = b'{"choices":[{"message":{"content":"some text here"}}]}'
-    reader = fed(CHAT.usage_reader(ASK, JSON), body[:-2])
+    reader = fed(CHAT.reader(ASK, JSON), body[:-2])
     assert not reader.complete
     fed(reader, body[-2:])
     assert reader.complete
-    assert reader.result() == fed(CHAT.usage_reader(ASK, JSON), body).result()
+    assert reader.result() == fed(CHAT.reader(ASK, JSON), body).result()

@@ -96,7 +96,10 @@ async def test_settled_to_what_the_upstream_reports(gates: Gates, stream: bool) 
             (usage.prompt_tokens * 100 + usage.completion_tokens * 400) / 1_000_000
         ),
         "estimated": False,
+        "bytes": outcome["usage"]["bytes"],
+        "parts": {},
     }
+    assert outcome["usage"]["bytes"] > outcome["bytes_sent"] > 0
     assert (outcome["status"], outcome["ending"], outcome["upstream"]) == (200, "complete", "demo")
     second = await client.chat.completions.with_raw_response.create(**CALL)
     spent = 1000 - usage.completion_tokens - 100
@@ -120,7 +123,7 @@ async def test_settled_anthropic_stream(gates: Gates) -> None:
 
 async def test_a_stream_without_usage_is_estimated(gates: Gates) -> None:
     """Where the upstream reports nothing, what was delivered is estimated and marked so."""
-    gate = await gates(rules=rules_text(TOKENS), clock=Clock())
+    gate = await gates(rules=rules_text(TOKENS), clock=Clock(), upstream={"stream_usage": "leave"})
     answer = await gate.openai().chat.completions.with_raw_response.create(**CALL, stream=True)
     parsed: Any = answer.parse()
     async for _ in parsed:

@@ -242,7 +242,15 @@ def facts(
         credential=Credential(CredentialKind.API_KEY, CredentialStatus.VALID, key_id, "acct"),
         account=account or Account("acct", organization="org"),
         call=call
-        or Call("POST", "/v1", model="m", input_tokens=7, max_output_tokens=11, cost_cents=1.5),
+        or Call(
+            "POST",
+            "/v1",
+            model="m",
+            input_tokens=7,
+            max_output_tokens=11,
+            cost_cents=1.5,
+            body_bytes=13,
+        ),
     )
 
 
@@ -321,6 +329,7 @@ def test_amounts_asked_are_the_worst_case() -> None:
         ("input_tokens", 7 * MICRO),
         ("output_tokens", 11 * MICRO),
         ("cost", 1_500_000),
+        ("bytes", 13 * MICRO),
         ("concurrency", MICRO),
     ]
 

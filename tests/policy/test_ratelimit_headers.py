@@ -49,11 +49,11 @@ def test_units_have_their_own_names() -> None:
     assert fields["RateLimit-Policy"] == (
         '"requests";q=100;w=60, "input-tokens";q=100;qu="tokens";w=60, '
         '"output-tokens";q=100;qu="tokens";w=60, "cost";q=100;qu="us-cents";w=60, '
-        '"concurrency";q=100;qu="concurrent-requests"'
+        '"bytes";q=100;qu="content-bytes";w=60, "concurrency";q=100;qu="concurrent-requests"'
     )
     assert fields["RateLimit"] == (
         '"requests";r=50, "input-tokens";r=50, "output-tokens";r=50, "cost";r=50, '
-        '"concurrency";r=50'
+        '"bytes";r=50, "concurrency";r=50'
     )
 
 

@@ -307,7 +307,7 @@ async def test_scripts_flushed_are_sent_again(line: StoreLine) -> None:
 def test_the_scripts_are_shipped() -> None:
     """They are data of the package, each with its version in the first line."""
     for script in (scripts().reserve, scripts().settle, scripts().beat):
-        assert script.text.startswith("-- Gatekeeper limits, scripts 1")
+        assert script.text.startswith("-- Gatekeeper limits, scripts 2")
         assert len(script.sha) == 40
 
 

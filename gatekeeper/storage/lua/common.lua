@@ -1,4 +1,4 @@
--- Gatekeeper limits, scripts 1, on keys of layout 1. Comes before each of the other scripts.
+-- Gatekeeper limits, scripts 2, on keys of layout 1. Comes before each of the other scripts.
 --
 -- The arithmetic is that of gatekeeper/policy/limits.py, to the unit: it says why no number here
 -- leaves the integers that a double holds exactly. Times are microseconds, levels micro-units.

@@ -2,7 +2,8 @@
 --
 -- KEYS: clock, hold, then the bucket or pool of each claim.
 -- ARGV[1], doubles: expected time, how long the hold may be settled, then for each claim its kind
--- (1 in shadow mode, plus 2 for a pool), burst, amount, and whole, part, over (a pool: lease, 0, 0).
+-- (1 in shadow mode, plus 2 for a pool, plus 4 for a bucket that yields what is left), burst, amount,
+-- and whole, part, over (a pool: lease, 0, 0).
 -- ARGV[2]: id of the hold.
 -- Returns doubles: 1 admitted, 0 not, -1 when the hold is open already; now; then for each claim
 -- level and remainder as they stood before.
@@ -19,11 +20,17 @@ for i = 1, claims do
   local kind, burst, amount = struct.unpack('<ddd', packed, position)
   local rate = string.sub(packed, position + 24, position + 47)
   position = position + 48
+  local yields = kind >= 4
+  if yields then kind = kind - 4 end
   if kind < 2 then
     used, rest, drained[i] = level(key, now)
   else
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     used = redis.call('ZCARD', key) * 1000000
+  end
+  if yields and used + amount > burst and amount < SATURATION then
+    local left = burst - used
+    if left >= 1000000 then amount = left - fmod(left, 1000000) end
   end
   if amount > 0 and used + amount > burst then
     if kind == 0 or kind == 2 then answer[1] = 0 end

@@ -1,0 +1,446 @@
+"""Reads along an answer: what it consumed, whether it is whole, and what must be changed in it.
+
+One reader serves all families: they differ in the names of things, which :class:`Family` holds.
+Model output cannot forge a report: inside JSON strings every quote is escaped, and what a pattern
+finds is parsed and taken only from its proper place. Where nothing is changed the bytes that came
+are passed on as they came; what is changed is changed in place, event by event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import msgspec
+
+from gatekeeper.dialects.base import UNCHANGED, AnswerError
+from gatekeeper.dialects.inflate import Inflater
+from gatekeeper.dialects.sse import EventCutter, EventSplitter, data_of
+from gatekeeper.dialects.usage import Counts, Reported
+from gatekeeper.policy.model import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gatekeeper.dialects.base import AnswerPlan, Ask
+
+MOST_JSON_BYTES: Final = 2_097_152
+MOST_SHAPED_BYTES: Final = 33_554_432
+"""Largest document that is held back to be changed; a larger one is refused."""
+_TAIL_BYTES: Final = 65_536
+
+Reshape: TypeAlias = "Callable[[bytes, AnswerPlan], bytes]"
+"""Returns one event (or document) with what the plan asks for changed in it; empty to drop it.
+
+Raises :class:`~gatekeeper.dialects.base.AnswerError` for what it cannot read.
+"""
+
+
+class Stopper(Protocol):
+    """Knows how to end a stream early, from what it has seen of it."""
+
+    def see(self, event: bytes) -> None:
+        """Look at an event that is passed on, as the caller gets it."""
+        ...
+
+    def last_events(self, usage: Usage) -> bytes:
+        """Return the events that end the stream as if its bound on output had been reached."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What answers of one API family look like, and how they are changed."""
+
+    text: re.Pattern[bytes]
+    """Finds generated text in an event; group 1 is the inside of the JSON string."""
+    last_types: frozenset[str]
+    """Values of ``type`` on the event that ends a stream; empty: ``[DONE]`` or finish reasons."""
+    hide_usage: Callable[[bytes], bytes] | None = None
+    """Takes out of an event the report that only we asked for; ``None``: reports come unasked."""
+    shape_event: Reshape | None = None
+    shape_document: Reshape | None = None
+    stopper: Callable[[Ask], Stopper] | None = None
+
+
+class _Holder(msgspec.Struct):
+    usage: Reported | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str | None = None
+    usage: Reported | None = None
+    message: _Holder | None = None
+    """Anthropic ``message_start``: what is known before the first token."""
+    response: _Holder | None = None
+    """OpenAI responses: the whole answer inside its last event."""
+    choices: list[_Choice] | None = None
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_ANSWER: Final = msgspec.json.Decoder(_Holder)
+_REPORT: Final = re.compile(rb'"usage"\s*:\s*\{')
+_FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_PLAIN_DECODER: Final = json.JSONDecoder()
+
+
+class _Stream:
+    """Server-sent events, passed on as they come."""
+
+    changes = whole = stopped = False
+
+    def __init__(self, family: Family, ask: Ask, counts: Counts) -> None:
+        self._family = family
+        self._choices = ask.choices
+        self._counts = counts
+        self._splitter = EventSplitter()
+        self._last_marks = tuple(word.encode() for word in family.last_types)
+        self._finished: set[int] = set()
+        self._ended = False
+        self._closed = False
+
+    @property
+    def complete(self) -> bool:
+        self.close()
+        return self._ended or len(self._finished) >= self._choices
+
+    @property
+    def mid_event(self) -> bool:
+        return self._splitter.mid_event
+
+    def feed(self, chunk: bytes) -> bytes:
+        for event in self._splitter.feed(chunk):
+            self.take(event)
+        return chunk
+
+    def end(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Read an event that lacks its closing blank line, once: some servers end so."""
+        if not self._closed:
+            self._closed = True
+            self.take(self._splitter.rest)
+
+    def take(self, event: bytes) -> None:
+        """Read one event; only those that say more than a piece of text are parsed."""
+        counts, marks = self._counts, self._last_marks
+        if not counts.final:
+            for text in self._family.text.findall(event):
+                counts.deliver(text)
+        if b'"usage"' in event and _REPORT.search(event):
+            self._study(data_of(event))
+        elif marks:
+            if any(mark in event for mark in marks):
+                self._study(data_of(event))
+        elif _FINISH.search(event):
+            self._study(data_of(event))
+        elif b"[DONE]" in event and data_of(event).strip() == b"[DONE]":
+            self._ended = True
+
+    def _study(self, data: bytes) -> None:
+        try:
+            event = _EVENT.decode(data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return
+        if event.type in self._family.last_types:
+            self._ended = True
+        if not self._family.last_types:
+            self._finished.update(
+                choice.index for choice in event.choices or () if choice.finish_reason
+            )
+        if event.message is not None and event.message.usage is not None:
+            self._counts.report(event.message.usage, final=False)
+        for usage in (event.usage, event.response.usage if event.response else None):
+            if usage is not None:
+                self._counts.report(usage, final=True)
+
+
+class _ChangedStream(_Stream):
+    """Server-sent events, each held back until it is whole and then changed."""
+
+    changes = True
+    mid_event = False  # only whole events are passed on
+
+    def __init__(self, family: Family, ask: Ask, counts: Counts, plan: AnswerPlan) -> None:
+        super().__init__(family, ask, counts)
+        self._ask = ask
+        self._plan = plan
+        self._cutter = EventCutter()
+        self._budget = plan.budget_tokens
+        self._stopper = None
+        if plan.budget_tokens is not None and family.stopper is not None:
+            self._stopper = family.stopper(ask)
+        self.stopped = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.stopped:
+            return b""
+        passed: list[bytes] = []
+        for event in self._cutter.feed(chunk):
+            self._pass(event, passed)
+            if self.stopped:
+                break
+        return b"".join(passed)
+
+    def end(self) -> bytes:
+        passed: list[bytes] = []
+        if not self.stopped and self._cutter.rest:
+            self._pass(self._cutter.rest, passed)
+        self._closed = True
+        return b"".join(passed)
+
+    def close(self) -> None:
+        """Nothing is read that is not passed on."""
+
+    def _pass(self, event: bytes, passed: list[bytes]) -> None:
+        read = event.strip(b"\r\n")
+        if b"\r" in read:
+            read = read.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self.take(read)
+        stopper = self._stopper
+        if stopper is not None and self._counts.delivered_tokens > (self._budget or 0):
+            self.stopped = self._ended = True
+            passed.append(stopper.last_events(self._stopped_usage()))
+            return
+        changed = event
+        if self._plan.hide_usage and self._family.hide_usage is not None:
+            changed = self._family.hide_usage(changed)
+        if changed and self._plan.shaping is not None and self._family.shape_event is not None:
+            changed = self._family.shape_event(changed, self._plan)
+        if changed:
+            passed.append(changed)
+            if stopper is not None:
+                stopper.see(changed)
+
+    def _stopped_usage(self) -> Usage:
+        found = self._counts.usage(self._ask)
+        return Usage(found.input_tokens, self._budget or 0, estimated=True, parts=found.parts)
+
+
+class _Document:
+    """One JSON body; kept whole up to a bound, beyond it only its tail."""
+
+    changes = whole = mid_event = stopped = False
+
+    def __init__(self, family: Family, counts: Counts) -> None:
+        self._family = family
+        self._counts = counts
+        self._kept = bytearray()
+        self._whole = True
+        self._read = False
+        self._valid = False
+
+    @property
+    def complete(self) -> bool:
+        self.close()
+        return self._valid
+
+    def feed(self, chunk: bytes) -> bytes:
+        kept = self._kept
+        kept += chunk
+        self._read = False
+        if len(kept) > MOST_JSON_BYTES:
+            self._whole = False
+            del kept[:-_TAIL_BYTES]
+        return chunk
+
+    def end(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Read what there is, once; again only when more has come."""
+        if self._read:
+            return
+        self._read = True
+        body = bytes(self._kept)
+        if not self._whole:
+            self._valid = body.rstrip().endswith(b"}")
+            self._read_tail(body)
+            return
+        self._valid = self.read(body)
+
+    def read(self, body: bytes) -> bool:
+        """Take the usage of a whole document; tell whether it is JSON."""
+        try:
+            found = _ANSWER.decode(body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            valid = _is_json(body)
+        else:
+            valid = True
+            if found.usage is not None:
+                self._counts.report(found.usage, final=True)
+        self._counts.forget_text()
+        if not self._counts.final:
+            for text in self._family.text.findall(body):
+                self._counts.deliver(text)
+        return valid
+
+    def _read_tail(self, body: bytes) -> None:
+        starts = [found.end() - 1 for found in _REPORT.finditer(body)]
+        if not starts:
+            return
+        text = body[starts[-1] :].decode(errors="replace")
+        try:
+            value, _ = _PLAIN_DECODER.raw_decode(text)
+            self._counts.report(msgspec.convert(value, Reported), final=True)
+        except (ValueError, RecursionError, msgspec.ValidationError):
+            return
+
+
+class _ChangedDocument(_Document):
+    """One JSON body that is held back to its end and then changed."""
+
+    changes = whole = True
+
+    def __init__(self, family: Family, counts: Counts, plan: AnswerPlan, shape: Reshape) -> None:
+        super().__init__(family, counts)
+        self._plan = plan
+        self._shape = shape
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._kept += chunk
+        self._read = False
+        if len(self._kept) > MOST_SHAPED_BYTES:
+            raise AnswerError
+        return b""
+
+    def end(self) -> bytes:
+        if not self.complete:
+            raise AnswerError
+        return self._shape(bytes(self._kept), self._plan)
+
+
+class _Opaque:
+    """A body that cannot be read: only its framing tells whether it is whole."""
+
+    changes = whole = mid_event = stopped = False
+    complete = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Look at nothing."""
+        return chunk
+
+    def end(self) -> bytes:
+        """Nothing was held back."""
+        return b""
+
+    def close(self) -> None:
+        """Nothing was kept."""
+
+
+class _Withheld(_Opaque):
+    """A body that would have to be changed and cannot be read: nothing of it is passed on."""
+
+    changes = whole = True
+
+    def feed(self, chunk: bytes) -> bytes:  # noqa: ARG002 - as the others
+        """Refuse it."""
+        raise AnswerError
+
+    def end(self) -> bytes:
+        """Refuse an empty one too."""
+        raise AnswerError
+
+
+class AnswerReader:
+    """Reads along one 2xx answer; see :class:`gatekeeper.dialects.base.AnswerReader`."""
+
+    __slots__ = ("_ask", "_counts", "_inflater", "_reader", "changes", "whole")
+
+    def __init__(
+        self,
+        family: Family,
+        ask: Ask,
+        headers: Mapping[str, str],
+        plan: AnswerPlan = UNCHANGED,
+    ) -> None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        coding = headers.get("content-encoding", "").strip().lower()
+        self._ask = ask
+        self._counts = Counts(plan.count)
+        self._inflater = Inflater() if coding in {"gzip", "x-gzip", "deflate"} else None
+        readable = self._inflater is not None or coding in {"", "identity"}
+        self._reader = _reader_for(family, ask, kind if readable else "", plan, self._counts)
+        self.changes = self._reader.changes
+        self.whole = self._reader.whole
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer's own end was seen; true where only the framing can tell."""
+        unread = self._inflater is not None and self._inflater.gave_up
+        return unread or self._reader.complete
+
+    @property
+    def mid_event(self) -> bool:
+        """Whether a stream stands inside an event, or is coded so that nothing can be put in."""
+        coded = self._inflater is not None and not self.changes
+        return coded or self._reader.mid_event
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the budget is used up: what was returned last ends the answer properly."""
+        return self._reader.stopped
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the body, cut anywhere, content coding included."""
+        if self._inflater is None:
+            return self._reader.feed(chunk)
+        passed = [self._reader.feed(piece) for piece in self._inflater.feed(chunk)]
+        if not self.changes:
+            return chunk
+        if self._inflater.gave_up:
+            raise AnswerError
+        return b"".join(passed)
+
+    def end(self) -> bytes:
+        """Return what was held back, once the body has come to its proper end."""
+        return self._reader.end()
+
+    def result(self) -> Usage | None:
+        """Return the usage up to now; ``None`` when the body cannot be read."""
+        if isinstance(self._reader, _Opaque):
+            return Usage() if _costs_nothing(self._ask) else None
+        self._reader.close()
+        if self._inflater is not None and self._inflater.gave_up and not self._counts.final:
+            return None
+        return self._counts.usage(self._ask)
+
+
+_Reader: TypeAlias = "_Stream | _Document | _Opaque"
+
+
+def _reader_for(family: Family, ask: Ask, kind: str, plan: AnswerPlan, counts: Counts) -> _Reader:
+    shaped = plan.shaping is not None and plan.shaping.changes_answer and ask.generates
+    if kind == "text/event-stream":
+        hidden = plan.hide_usage and family.hide_usage is not None
+        if hidden or plan.budget_tokens is not None or (shaped and family.shape_event is not None):
+            return _ChangedStream(family, ask, counts, plan)
+        return _Stream(family, ask, counts)
+    if kind == "application/json" or kind.endswith("+json"):
+        if shaped and family.shape_document is not None:
+            return _ChangedDocument(family, counts, plan, family.shape_document)
+        return _Opaque() if _costs_nothing(ask) else _Document(family, counts)
+    if shaped and family.shape_document is not None:
+        return _Withheld()
+    return _Opaque()
+
+
+def _costs_nothing(ask: Ask) -> bool:
+    return ask.input_tokens == 0 and ask.max_output_tokens == 0
+
+
+def _is_json(body: bytes) -> bool:
+    """Tell whether ``body`` is JSON at all: other than expected, but not cut short."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
