@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_SCALAR: Final = re.compile(rb'[^][{},:"\s]++')
+_SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]++")
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _OPENING: Final = frozenset(b"[{")
 _QUOTE: Final = ord('"')

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.dialects.sse import EventSplitter, data_of
+from gatekeeper.dialects.base import AnswerError
+from gatekeeper.dialects.sse import EventCutter, EventSplitter, data_of
 
 STREAM = b'event: a\ndata: {"x":1}\n\n: ping\n\ndata: one\ndata: two\n\n\ndata:[DONE]\n\n'
 EVENTS = [b'event: a\ndata: {"x":1}', b": ping", b"data: one\ndata: two", b"data:[DONE]"]
@@ -73,3 +75,28 @@ def test_data_lines_are_joined() -> None:
     assert data_of(b"data: {}") == b"{}"
     assert data_of(b"event: x\ndata:{\ndata: }\nid: 7") == b"{\n}"
     assert data_of(b": comment") == b""
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    newline=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    places=st.lists(st.integers(0, len(STREAM) + 10), max_size=12),
+)
+def test_h32_cut_events_are_the_stream_byte_for_byte(newline: bytes, places: list[int]) -> None:
+    """Whole events only, each with its blank line, wherever chunks are cut."""
+    cutter = EventCutter()
+    stream = STREAM.replace(b"\n", newline)
+    events: list[bytes] = []
+    for chunk in cut(stream, places):
+        events += cutter.feed(chunk)
+    assert b"".join(events) + cutter.rest == stream
+    said = [event.replace(newline, b"\n").strip(b"\n") for event in [*events, cutter.rest]]
+    assert [event for event in said if event] == EVENTS
+
+
+def test_an_event_beyond_the_bound_cannot_be_changed() -> None:
+    """It would have to be held back for ever."""
+    cutter = EventCutter(most_event_bytes=10)
+    assert cutter.feed(b"data: 1\n\nda") == [b"data: 1\n\n"]
+    with pytest.raises(AnswerError):
+        cutter.feed(b"ta: 123456789")

@@ -17,12 +17,14 @@ from gatekeeper.policy.limits import (
     MAX_UNITS,
     MICRO,
     SATURATION,
+    Claim,
     LimitPlanner,
     Quota,
     Rate,
     adjusted,
     drain,
     fits,
+    most_output,
     retry_after_s,
     to_micro,
 )
@@ -39,6 +41,7 @@ from gatekeeper.policy.model import (
 from gatekeeper.policy.ruleset import LimitRule, PrivateAddresses, RuleSet, ThresholdRule
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import (
+    AtEnd,
     CredentialKind,
     CredentialStatus,
     Mode,
@@ -427,12 +430,66 @@ def test_a_rule_that_counts_something_else_starts_afresh() -> None:
         (Unit.INPUT_TOKENS, 3 * MICRO),
         (Unit.OUTPUT_TOKENS, -11 * MICRO),
         (Unit.COST, -1_250_000),
+        (Unit.BYTES, 6_987 * MICRO),
     ],
 )
 def test_settling_corrects_each_unit_by_what_was_used(unit: Unit, correction: int) -> None:
     """Tokens and cost move to the usage, debt included; a request stays one."""
     (claim,) = LimitPlanner(rule_set(rule(unit=unit))).claims(facts(), Standing(), {})
-    assert claim.correction(Usage(10, 0, 0.25)) == correction
+    assert claim.correction(Usage(10, 0, 0.25, bytes=7_000)) == correction
+
+
+@pytest.mark.parametrize(
+    ("at_end", "asked", "left", "taken"),
+    [
+        (AtEnd.STOP, 11 * MICRO, 11 * MICRO, 11 * MICRO),
+        (AtEnd.STOP, 11 * MICRO, 3 * MICRO + 5, 3 * MICRO),
+        (AtEnd.STOP, 11 * MICRO, MICRO - 1, 11 * MICRO),
+        (AtEnd.STOP, 11 * MICRO, -MICRO, 11 * MICRO),
+        (AtEnd.STOP, SATURATION, 3 * MICRO, SATURATION),
+        (AtEnd.REFUSE, 11 * MICRO, 3 * MICRO, 11 * MICRO),
+    ],
+)
+def test_a_quota_that_yields_gives_whole_units_of_what_is_left(
+    at_end: AtEnd, asked: int, left: int, taken: int
+) -> None:
+    """At least one; what can never fit, or must not be less, is asked for as it was."""
+    quota = Quota.of(rule(unit=Unit.OUTPUT_TOKENS, at_end=at_end))
+    assert Claim(quota, "p", asked).granted(left).amount == taken
+
+
+def output_claims(*limits: LimitRule, call: Call) -> tuple[Claim, ...]:
+    """Return what ``call`` asks of ``limits``."""
+    return LimitPlanner(rule_set(*limits)).claims(facts(call=call), Standing(), {})
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        ((), 1_000),
+        ((rule(unit=Unit.OUTPUT_TOKENS, burst=300),), 300),
+        ((rule(unit=Unit.OUTPUT_TOKENS, burst=2_000),), 1_000),
+        ((rule(unit=Unit.OUTPUT_TOKENS, burst=300, mode=Mode.SHADOW),), 1_000),
+        ((rule(unit=Unit.OUTPUT_TOKENS, burst=300, at_end=AtEnd.STOP),), 1_000),
+        ((rule(unit=Unit.INPUT_TOKENS, burst=1),), 1_000),
+        ((rule(unit=Unit.COST, burst=6),), 500),
+        ((rule(unit=Unit.COST, burst=1),), 0),
+        ((rule(unit=Unit.COST, burst=6), rule("s", unit=Unit.OUTPUT_TOKENS, burst=400)), 400),
+    ],
+)
+def test_the_most_output_that_quotas_can_ever_give(
+    limits: tuple[LimitRule, ...], most: int
+) -> None:
+    """The smallest burst counts, of tokens or of what they cost beside the input."""
+    call = Call("POST", "/v1", input_tokens=7, max_output_tokens=1_000, cost_cents=11.0)
+    assert most_output(output_claims(*limits, call=call), call, input_cents=1.0) == most
+
+
+def test_output_that_costs_nothing_is_bound_by_no_price() -> None:
+    """A budget that the input alone exceeds says nothing of the output."""
+    call = Call("POST", "/v1", input_tokens=7, max_output_tokens=1_000, cost_cents=11.0)
+    claims = output_claims(rule(unit=Unit.COST, burst=6), call=call)
+    assert most_output(claims, call, input_cents=11.0) == 1_000
 
 
 def test_a_status_reports_whole_units() -> None:

@@ -340,6 +340,7 @@ WRONG: list[tuple[Path, Any, str, str]] = [
     (("limits", 0, "rate"), "1/2 months", "limits[0].rate", "longer than a month"),
     (("limits", 0, "rate"), "1/day; 2/day", "limits[0].rate", "not a rate"),
     (("limits", 0, "slots"), 3, "limits[0]", "`slots` does not belong to `unit: requests`"),
+    (("limits", 0, "at_end"), "stop", "limits[0]", "belongs to `unit: output_tokens` only"),
     (("limits", 0, "unit"), "concurrency", "limits[0]", "needs `lease`"),
     (("limits", 0, "per"), ["everyone", "account"], "limits[0]", "stands alone"),
     (("limits", 0, "per"), ["acount"], "limits[0].per[0]", "did you mean `account`?"),

@@ -1,0 +1,117 @@
+"""Pieces of JSON are found and cut in place; every other byte stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatekeeper.dialects.json_spans import (
+    Edit,
+    NotJsonError,
+    applied,
+    end_of_value,
+    items,
+    members,
+    without,
+)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+objects = st.dictionaries(st.text(max_size=4), values, max_size=6)
+styles = st.sampled_from(
+    [{}, {"indent": 2}, {"separators": (",", ":")}, {"separators": (" , ", " :  ")}]
+)
+
+
+def written(value: Any, style: dict[str, Any]) -> bytes:
+    """Return JSON text in one of several styles, with escapes."""
+    return json.dumps(value, **style).encode()
+
+
+@given(value=objects, style=styles)
+def test_members_are_what_a_parser_finds(value: dict[str, Any], style: dict[str, Any]) -> None:
+    """Names and values, in their order, wherever spaces stand."""
+    text = written(value, style)
+    found = [
+        (each.name.decode(), json.loads(text[each.value : each.end])) for each in members(text)
+    ]
+    assert found == list(value.items())
+
+
+@given(value=st.lists(values, max_size=6), style=styles)
+def test_items_are_what_a_parser_finds(value: list[Any], style: dict[str, Any]) -> None:
+    """Each item from its first byte to its last."""
+    text = b" " + written(value, style)
+    assert [json.loads(text[start:end]) for start, end in items(text)] == value
+    assert end_of_value(text, 1) == len(text)
+
+
+@given(value=objects, style=styles, data=st.data())
+def test_cutting_members_leaves_the_others_byte_for_byte(
+    value: dict[str, Any], style: dict[str, Any], data: st.DataObject
+) -> None:
+    """Commas go with what is cut; what stays is the text that was there."""
+    text = written(value, style)
+    gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
+    found = list(members(text))
+    cut = applied(text, without(found, frozenset(name.encode() for name in gone)))
+    assert json.loads(cut) == {name: each for name, each in value.items() if name not in gone}
+    if not gone:
+        assert cut == text
+    for each in found:
+        if each.name.decode() not in gone:
+            assert text[each.start : each.end] in cut
+
+
+def test_edits_are_made_in_place() -> None:
+    """In any order; what is not touched is copied as it is."""
+    assert (
+        applied(b"0123456789", [Edit(8, 9, b"x"), Edit(2, 4), Edit(5, 5, b"--")]) == b"014--567x9"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[1]",
+        b"{",
+        b'{"a"',
+        b'{"a":',
+        b'{"a":1',
+        b'{"a":1,',
+        b'{"a":1;}',
+        b'{"a" 1}',
+        b"{a:1}",
+        b'{"a":[1}',
+        b'{"a":"x}',
+        b'{"\\ud800\\u":1}',
+    ],
+)
+def test_what_is_no_object_is_said(text: bytes) -> None:
+    """Never an endless loop, never a span outside of the text."""
+    with pytest.raises(NotJsonError):
+        for each in members(text):
+            assert each.end <= len(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[", b"[1", b"[1,", b"[1;2]", b"[,]"])
+def test_what_is_no_array_is_said(text: bytes) -> None:
+    """As for objects."""
+    with pytest.raises(NotJsonError):
+        list(items(text))
+
+
+def test_deep_nesting_is_no_recursion() -> None:
+    """A million brackets are skipped in one pass."""
+    deep = b"[" * 1_000_000 + b"]" * 1_000_000
+    assert end_of_value(deep, 0) == len(deep)
