@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gatekeeper.dialects.anthropic_batches import AnthropicBatchCreate, AnthropicBatches
 from gatekeeper.dialects.anthropic_messages import AnthropicMessages, AnthropicTokenCount
 from gatekeeper.dialects.openai import OPENAI_ROUTES
 from gatekeeper.dialects.openai_chat import OpenAIChat
@@ -20,6 +21,8 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     OpenAIChat(),
     AnthropicMessages(),
     AnthropicTokenCount(),
+    AnthropicBatchCreate(),
+    AnthropicBatches(),
     *OPENAI_ROUTES,
     PLAIN,
 )

@@ -1,77 +1,59 @@
-"""The Anthropic API: messages, and the free counting of their tokens."""
+"""Anthropic messages, and the free counting of their tokens."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.anthropic import AnthropicErrors
+from gatekeeper.dialects.anthropic_stop import MessageStopper
 from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import (
+    MOST_TOKENS,
     flag,
+    in_place,
     input_tokens,
     model_of,
     output_bound,
     read_fields,
     rewritten,
 )
+from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.openai import NO_MODEL
-from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
 from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.policy.model import NO_PARTS, UsageParts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
+    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming
+    from gatekeeper.dialects.body import Fields
 
 _FAMILY: Final = Family(
-    text_pattern("text", "thinking", "partial_json"), frozenset({"message_stop"})
+    text_pattern("text", "thinking", "partial_json"),
+    frozenset({"message_stop"}),
+    stopper=MessageStopper,
 )
-_TYPES: Final = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    429: "rate_limit_error",
-    451: "permission_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
-_SERVER_ERRORS: Final = 500
-_STREAM_ERROR: Final = b"event: error\ndata: %b\n\n" % msgspec.json.encode(
-    {"type": "error", "error": {"type": "api_error", "message": BROKEN_OFF}}
-)
+_LEAST_BUDGET: Final = 1_024
+"""Fewest tokens that the API takes as a thinking budget; it must be below ``max_tokens``."""
+_HOUR: Final = b'"1h"'
 
 
-class AnthropicErrors:
-    """How the family refuses: ``error.{type,message}`` and ``request-id`` (H33)."""
+class _Thinking(msgspec.Struct):
+    type: str = ""
+    budget_tokens: int | None = None
 
-    __slots__ = ()
 
-    def refusal_body(self, refusal: RefusalText) -> bytes:
-        """Return the error that ``anthropic`` turns into its exception.
+class _Message(msgspec.Struct):
+    role: str = ""
 
-        ``error.details.error_code`` is what its exceptions offer as ``error_code``.
-        """
-        fields = machine_fields(refusal)
-        error = {
-            "type": anthropic_type(refusal.status),
-            "message": refusal.message,
-            **fields,
-            "details": {"error_code": refusal.reason.value},
-        }
-        return msgspec.json.encode(
-            {"type": "error", "error": error, "request_id": refusal.decision_id}
-        )
 
-    def refusal_headers(self, refusal: RefusalText) -> dict[str, str]:
-        """Return content type, request id and retry headers."""
-        return refusal_headers(refusal, "application/json", "request-id")
-
-    def stream_error(self) -> bytes:
-        """Return the event on which ``anthropic`` raises in the middle of a stream."""
-        return _STREAM_ERROR
+_THINKING: Final = msgspec.json.Decoder(_Thinking | None)
+_MESSAGES: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
 
 
 class AnthropicMessages(AnthropicErrors):
@@ -87,25 +69,30 @@ class AnthropicMessages(AnthropicErrors):
 
     def read(self, incoming: Incoming) -> Ask | str:
         """Read a body; ``max_tokens`` is required, as the API has it."""
-        fields = read_fields(incoming.body)
-        if isinstance(fields, str):
-            return fields
-        model = model_of(fields)
-        if model is None:
-            return NO_MODEL
-        stream = flag(fields, "stream")
-        if isinstance(stream, str):
-            return stream
-        bound = output_bound(fields)
-        if bound is None:
-            return "The field `max_tokens` is missing: name the most tokens to write."
-        if isinstance(bound, str):
-            return bound
-        return Ask(model, stream, input_tokens(fields), bound)
+        return read_message(incoming)
 
     def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body with ``changes`` made in place."""
-        return rewritten(incoming.body, changes, "max_tokens")
+        """Return the body with ``changes`` made in place; a thinking budget stays below its bound.
+
+        Where no budget is small enough, thinking is switched off.
+        """
+        body = rewritten(incoming.body, changes, "max_tokens")
+        bound = changes.max_output_tokens
+        if bound is None:
+            return body
+        place = next((each for each in in_place(body) if each.name == b"thinking"), None)
+        if place is None:
+            return body
+        thinking = _THINKING.decode(body[place.value : place.end])
+        budget = 0 if thinking is None else thinking.budget_tokens or 0
+        if budget < bound:
+            return body
+        lower = (
+            b'{"type":"enabled","budget_tokens":%d}' % (bound - 1)
+            if bound > _LEAST_BUDGET
+            else b'{"type":"disabled"}'
+        )
+        return applied(body, [Edit(place.value, place.end, lower)])
 
     def reader(
         self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
@@ -118,7 +105,7 @@ class AnthropicTokenCount(AnthropicErrors):
     """``POST .../v1/messages/count_tokens``: names a model, costs nothing."""
 
     __slots__ = ()
-    name: Final = "anthropic"
+    name: Final = "anthropic_count_tokens"
     reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
@@ -135,8 +122,8 @@ class AnthropicTokenCount(AnthropicErrors):
         return NO_MODEL if model is None else Ask(model)
 
     def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body with ``changes`` made in place."""
-        return rewritten(incoming.body, changes, "max_tokens")
+        """Return the body as it came: nothing is written that could be bounded."""
+        return incoming.body
 
     def reader(
         self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
@@ -145,7 +132,61 @@ class AnthropicTokenCount(AnthropicErrors):
         return AnswerReader(_FAMILY, ask, headers, plan)
 
 
-def anthropic_type(status: int) -> str:
-    """Return the family's error type for an HTTP status."""
-    fallback = "api_error" if status >= _SERVER_ERRORS else "invalid_request_error"
-    return _TYPES.get(status, fallback)
+def read_message(incoming: Incoming) -> Ask | str:
+    """Read the parameters of one message."""
+    fields = read_fields(incoming.body)
+    if isinstance(fields, str):
+        return fields
+    model = model_of(fields)
+    if model is None:
+        return NO_MODEL
+    stream = flag(fields, "stream")
+    if isinstance(stream, str):
+        return stream
+    bound = output_bound(fields)
+    if bound is None:
+        return "The field `max_tokens` is missing: name the most tokens to write."
+    if isinstance(bound, str):
+        return bound
+    budget = _thinking_budget(fields)
+    if isinstance(budget, str):
+        return budget
+    prefill = _prefilled(fields)
+    if isinstance(prefill, str):
+        return prefill
+    given = input_tokens(fields)
+    # A budget beyond the bound spans several calls (interleaved thinking); held to be safe.
+    ask = Ask(model, stream, given, max(bound, budget), parts=_cached(incoming.body, given))
+    return replace(ask, prefill=prefill) if prefill else ask
+
+
+def _thinking_budget(fields: Fields) -> int | str:
+    value = fields.get("thinking")
+    if value is None:
+        return 0
+    try:
+        thinking = _THINKING.decode(value)
+    except (msgspec.DecodeError, UnicodeError):
+        return "The field `thinking` must be an object with a `type`."
+    budget = 0 if thinking is None else thinking.budget_tokens or 0
+    if not 0 <= budget <= MOST_TOKENS:
+        return f"The field `thinking.budget_tokens` must be a whole number up to {MOST_TOKENS}."
+    return budget
+
+
+def _prefilled(fields: Fields) -> bool | str:
+    """Tell whether the last message is the beginning of the answer."""
+    try:
+        messages = _MESSAGES.decode(fields.get("messages", b"[]"))
+        return bool(messages) and _MESSAGE.decode(messages[-1]).role == "assistant"
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "The field `messages` must be a list of objects with a `role`."
+
+
+def _cached(body: bytes, given: int) -> UsageParts:
+    """Return what may be written to the upstream's cache: in the worst case, the whole input."""
+    if b'"cache_control"' not in body:
+        return NO_PARTS
+    if _HOUR in body:
+        return UsageParts(cache_write_1h_tokens=given)
+    return UsageParts(cache_write_tokens=given)

@@ -39,14 +39,13 @@ BOUNDS: Final = (
 )
 """Every spelling of the bound on output that some upstream obeys; the largest one counts (H23)."""
 CHOICES: Final = ("n", "best_of")
-_BILLING: Final = frozenset({"model", "stream", *BOUNDS, *CHOICES})
+_BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
 _NO_PROMPT: Final = _BILLING | {
     "frequency_penalty",
     "logit_bias",
     "presence_penalty",
     "seed",
     "service_tier",
-    "stream_options",
     "temperature",
     "top_p",
     "user",

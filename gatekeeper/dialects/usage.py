@@ -43,6 +43,10 @@ class _OutputDetails(msgspec.Struct):
     image_tokens: _Count | None = None
 
 
+class _CacheCreation(msgspec.Struct):
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
 class Reported(msgspec.Struct):
     """Usage in the words of every family."""
 
@@ -52,6 +56,9 @@ class Reported(msgspec.Struct):
     output_tokens: _Count | None = None
     cache_creation_input_tokens: _Count | None = None
     cache_read_input_tokens: _Count | None = None
+    cache_creation: _CacheCreation | None = None
+    iterations: list[Reported] | None = None
+    """Anthropic: what the single steps of an answer took, where the totals leave out some."""
     seconds: _Seconds | None = None
     """Length of audio that is billed by it."""
     prompt_tokens_details: _InputDetails | None = None
@@ -106,12 +113,17 @@ class Counts:
     def report(self, reported: Reported, *, final: bool) -> None:
         """Take a report; ``final`` when it tells the output too."""
         seen = self._seen
+        if reported.iterations:
+            _add_up(reported)
         for name in _NUMBERS:
             number = getattr(reported, name)
             if number is not None:
                 seen[name] = max(number, seen.get(name, 0))
                 if final and name in {"completion_tokens", "output_tokens", "seconds"}:
                     self.final = True
+        hour = reported.cache_creation and reported.cache_creation.ephemeral_1h_input_tokens
+        if hour:
+            seen["cache_write_1h_tokens"] = max(hour, seen.get("cache_write_1h_tokens", 0))
         for name, parts in _PART_OF.items():
             details = getattr(reported, name)
             if details is not None:
@@ -165,6 +177,10 @@ class Counts:
                 if name in seen:  # Anthropic counts these beside the input, not within it
                     known += seen[name]
                     parts[part] = seen[name]
+            # Those for an hour are among all that are written, and cost more.
+            longer = parts.get("cache_write_1h_tokens", 0)
+            if longer:
+                parts["cache_write_tokens"] = max(0, parts.get("cache_write_tokens", 0) - longer)
         output = seen.get("completion_tokens", seen.get("output_tokens", 0))
         silent = ask.max_output_tokens == 0
         if not self.final and not silent:
@@ -180,6 +196,14 @@ class Counts:
             estimated=(known is None and ask.input_tokens > 0) or not (self.final or silent),
             parts=_within(parts, given, int(output)) if parts else NO_PARTS,
         )
+
+
+def _add_up(reported: Reported) -> None:
+    """Let each total be no less than the sum of the steps that are billed."""
+    for name in _NUMBERS:
+        steps = [getattr(step, name) or 0 for step in reported.iterations or ()]
+        if any(steps):
+            setattr(reported, name, max(getattr(reported, name) or 0, sum(steps)))
 
 
 def _within(parts: dict[str, float], given: int, output: int) -> UsageParts:

@@ -169,6 +169,8 @@ class UsageParts(Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the input: read from the upstream's cache."""
     cache_write_tokens: int = 0
     """Of the input: written to the upstream's cache."""
+    cache_write_1h_tokens: int = 0
+    """Of the input: written to the upstream's cache for an hour."""
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     reasoning_tokens: int = 0

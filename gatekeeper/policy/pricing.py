@@ -58,6 +58,7 @@ def _surcharge(row: ModelRule, parts: UsageParts) -> float:
     within_input = (
         (parts.cached_input_tokens, row.cached_input_cents_per_million),
         (parts.cache_write_tokens, row.cache_write_cents_per_million),
+        (parts.cache_write_1h_tokens, row.cache_write_1h_cents_per_million),
         (parts.audio_input_tokens, row.audio_input_cents_per_million),
         (parts.image_input_tokens, row.image_input_cents_per_million),
     )

@@ -354,6 +354,8 @@ class ModelFile(_Part):
     """Input that the upstream reads from its cache. Left out, here and below: as the whole."""
     cache_write_cents_per_million: CentsPerMillion | None = None
     """Input that the upstream writes to its cache."""
+    cache_write_1h_cents_per_million: CentsPerMillion | None = None
+    """Input that the upstream writes to its cache for an hour."""
     audio_input_cents_per_million: CentsPerMillion | None = None
     """Audio in the input."""
     image_input_cents_per_million: CentsPerMillion | None = None

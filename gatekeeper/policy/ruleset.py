@@ -241,6 +241,7 @@ class ModelRule:
     cached_input_cents_per_million: float | None = None
     """Of a part of the input or output; ``None``: it costs what the whole does."""
     cache_write_cents_per_million: float | None = None
+    cache_write_1h_cents_per_million: float | None = None
     audio_input_cents_per_million: float | None = None
     image_input_cents_per_million: float | None = None
     reasoning_cents_per_million: float | None = None

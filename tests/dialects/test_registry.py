@@ -17,7 +17,9 @@ from gatekeeper.dialects import DIALECTS, PLAIN, dialect_for
         ("POST", "/chat/completions", "openai_chat"),
         ("POST", "/v1/messages", "anthropic_messages"),
         ("POST", "/anthropic/v1/messages/", "anthropic_messages"),
-        ("POST", "/v1/messages/count_tokens", "anthropic"),
+        ("POST", "/v1/messages/count_tokens", "anthropic_count_tokens"),
+        ("POST", "/v1/messages/batches", "anthropic_batches"),
+        ("GET", "/v1/messages/batches/b1/results", "anthropic_batches"),
         ("GET", "/v1/models", "openai"),
         ("HEAD", "/v1/models", "openai"),
         ("GET", "/v1/models/demo-small", "openai"),
@@ -41,7 +43,6 @@ def test_known_routes(method: str, path: str, name: str) -> None:
         ("DELETE", "/v1/models/demo-small"),
         ("POST", "/v1/models"),
         ("POST", "/v1/threads/t1/messages"),
-        ("POST", "/v1/messages/batches"),
         ("POST", "/v1/batches"),
         ("POST", "/v1/files"),
         ("POST", "/v1/images/generations"),
@@ -62,7 +63,8 @@ def test_names_and_order() -> None:
     assert {dialect.name for dialect in DIALECTS} == {
         "openai_chat",
         "anthropic_messages",
-        "anthropic",
+        "anthropic_batches",
+        "anthropic_count_tokens",
         "openai",
         "plain",
     }

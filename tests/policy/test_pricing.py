@@ -22,7 +22,8 @@ PARTS = """
 models:
   - {model: "*", input_cents_per_million: 100, output_cents_per_million: 900,
      max_output_tokens: 4096, cached_input_cents_per_million: 10,
-     cache_write_cents_per_million: 125, audio_input_cents_per_million: 7200,
+     cache_write_cents_per_million: 125, cache_write_1h_cents_per_million: 200,
+     audio_input_cents_per_million: 7200,
      audio_output_cents_per_million: 7900, image_input_cents_per_million: 300,
      image_output_cents_per_million: 2900, image_cents: 4, audio_cents_per_minute: 0.6,
      characters_cents_per_million: 1.5}
@@ -76,6 +77,7 @@ def test_cents(
         (UsageParts(), 1_000.0),
         (UsageParts(cached_input_tokens=500_000), 955.0),
         (UsageParts(cache_write_tokens=1_000_000), 1_025.0),
+        (UsageParts(cache_write_1h_tokens=500_000), 1_050.0),
         (UsageParts(audio_input_tokens=100_000, audio_output_tokens=100_000), 2_410.0),
         (UsageParts(image_input_tokens=1_000_000, image_output_tokens=1_000_000), 3_200.0),
         (UsageParts(reasoning_tokens=1_000_000), 1_000.0),
