@@ -17,12 +17,14 @@ from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.listener.answers import preflight, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import read_small, take
+from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.model import Call, Credential, Facts
 from gatekeeper.policy.pricing import PriceBook
+from gatekeeper.policy.ratelimit_headers import own_claims
 from gatekeeper.policy.record import to_record
-from gatekeeper.policy.view import view_of
+from gatekeeper.policy.view import before_a_call, view_of
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, Reason, Verdict
 from gatekeeper.settings import ForwardedHeader
 from gatekeeper.storage.decision_log import encode_record
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.network import NetworkData
     from gatekeeper.listener.intake import Taken
+    from gatekeeper.policy.limits import Claim
     from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing, View
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
@@ -138,6 +141,7 @@ class Gate:
         """Calls under way."""
         self._drained: asyncio.Future[None] | None = None
         self._parts = parts
+        self._own_limits = OwnLimits(parts.limiter, parts.metrics, parts.settings.cors)
 
     async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         """Answer one request of a listener."""
@@ -175,7 +179,8 @@ class Gate:
         dialect = dialect_for(head.method, path)
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
-        if path.startswith(OWN_PATHS):
+        own = path.startswith(OWN_PATHS)
+        if own and path != OWN_LIMITS:
             return await self._answer_own(case, head.method, path, network)
 
         credential, account = parts.authenticator.identify(request.headers, door.modes, at.unix_s)
@@ -183,8 +188,8 @@ class Gate:
         call = Call(head.method, path, dialect.name, client=head.client)
         facts = Facts(at.unix_s, network, credential, account, call)
         standing = screen(facts, now.rules, now.mode)
-        if stops(standing, mode=now.mode):  # nothing spent, no body read
-            return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+        if own or stops(standing, mode=now.mode):  # nothing spent, no body read
+            return await self._end_screened(case, standing, facts, dialect)
 
         taken = await take(request, head, dialect, parts.routes, parts.settings)
         if isinstance(taken, BadRequest):
@@ -227,6 +232,27 @@ class Gate:
         hold_s = parts.settings.deadlines.hold_s
         reserved = await parts.limiter.reserve(claims, case.at, hold_s, case.id)
         return granted(terms, ask, reserved.held, now.prices), reserved
+
+    async def _end_screened(
+        self, case: _Case, screened: Standing, facts: Facts, dialect: Dialect
+    ) -> StreamResponse:
+        """Refuse a call, or tell its caller where its own limits stand for a call of it now."""
+        request, now, ours = case.request, case.now, self._own_limits
+        if stops(screened, mode=now.mode):
+            return self._refuse(case, self._decide(case, screened, facts), facts, dialect)
+        if (answered := ours.unanswerable(request, facts, case.at)) is not None:
+            return answered
+        claims: tuple[Claim, ...] = ()
+        if now.mode is not GateMode.BYPASS:
+            view = view_of(facts)
+            standing = assess(facts, view, now.rules, screened)
+            if not screened.admits and stops(standing, mode=now.mode):  # a region that is unknown
+                return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+            claims = own_claims(now.planner.claims(facts, standing, before_a_call(view)))
+        if (told := await ours.tell(request, facts, claims, case.at)) is not None:
+            return told
+        unknown = BadRequest(Reason.SERVICE_UNAVAILABLE, None)
+        return self._refuse_outright(case, unknown, facts, dialect)
 
     async def _answer_own(
         self, case: _Case, method: str, path: str, network: NetworkFacts

@@ -71,6 +71,10 @@ _COUNTERS: Final = {
         "Webhooks of identity vendors, and what became of them.",
         ("vendor", "outcome"),
     ),
+    "gatekeeper_limit_looks": (
+        "Requests of callers for their own limits: told, or too_many of one caller.",
+        ("outcome",),
+    ),
     "gatekeeper_store_failures": ("Failures of the limits' store by kind.", ("kind",)),
     "gatekeeper_limits_without_store": (
         "Calls judged while the limits' store could not answer, by what decided them.",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from gatekeeper.policy.limits import Claim
-    from gatekeeper.policy.model import Decision, Moment, Usage
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, Usage
     from gatekeeper.settings import TracingSettings
     from gatekeeper.storage.limiter import Limiter, Reservation, Reserved
     from gatekeeper.upstream.client import Answer, Client, Outgoing
@@ -260,6 +260,10 @@ class _TracedLimiter:
             span.set_attribute("gatekeeper.claims", len(claims))
             span.set_attribute("gatekeeper.held", reserved.held is not None)
             return reserved
+
+    async def look(self, claims: Sequence[Claim], at: Moment) -> tuple[LimitStatus, ...]:
+        """Look as it is."""
+        return await self._inner.look(claims, at)
 
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
         """Settle as it is."""

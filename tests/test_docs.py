@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import json
 import re
 import shlex
 import xml.etree.ElementTree as ET
@@ -16,8 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from gatekeeper.cli import main
+from gatekeeper.listener.own_limits import OWN_LIMITS
 from gatekeeper.policy import lifecycles, ruleset, words
 from gatekeeper.policy.cases import parse_cases, run_case
+from gatekeeper.policy.ratelimit_headers import OwnLimit
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
 from gatekeeper.policy.strict_yaml import Document, read_yaml
@@ -268,6 +271,19 @@ def test_every_field_of_an_account_and_an_organization_is_explained() -> None:
     found = [re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in parts]
     assert sorted(found[0]) == sorted(PATCH_FIELDS)
     assert found[1] == ["name", "verified", "egress"]
+
+
+# --- callers ---
+
+
+def test_every_field_that_a_caller_reads_of_a_limit_is_explained() -> None:
+    """The table and the example have the fields of the answer, in its order."""
+    page = TEXTS["docs/callers.md"].split("## Your limits")[1]
+    (example,) = fences("docs/callers.md", "json")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(OwnLimit.__struct_fields__)
+    assert list(json.loads(example)["limits"][0]) == list(OwnLimit.__struct_fields__)
+    assert {unit.value for unit in words.Unit} <= set(SPAN.findall(page))
+    assert f"GET {OWN_LIMITS}" in page
 
 
 # --- words ---

@@ -195,6 +195,11 @@ class Quota:
             return retry_after_s(used, remainder, amount, self.burst, self.rate)
         return 0.0 if fits(used, amount, self.burst) else CONCURRENCY_RETRY_S
 
+    def whole_in_s(self, used: int, remainder: int) -> float:
+        """Return the seconds until nothing is used; 0 for slots, which come back as calls end."""
+        leased = self.unit is Unit.CONCURRENCY
+        return 0.0 if leased else self.wait_s(used, remainder, self.burst)
+
 
 _INPUT_TOKENS: Final = Unit.INPUT_TOKENS
 _OUTPUT_TOKENS: Final = Unit.OUTPUT_TOKENS
@@ -238,6 +243,12 @@ class Claim(Struct, frozen=True, gc=False):
             left / MICRO if left > 0 else 0.0,
             wait_s,
         )
+
+    def untaken(self, used: int, remainder: int) -> LimitStatus:
+        """Report the partition with nothing taken; the wait is until all of the quota is there."""
+        quota = self.quota
+        whole = Claim(quota, self.partition, quota.burst)
+        return whole.status(quota.burst - used, quota.whole_in_s(used, remainder))
 
     def correction(self, usage: Usage) -> int:
         """Return what settling to ``usage`` adds to the level; negative is a refund.

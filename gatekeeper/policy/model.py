@@ -235,7 +235,10 @@ class Obligation(Struct, frozen=True, gc=False):
 
 
 class LimitStatus(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Where one quota stood when the call was judged. Amounts are in whole units of ``unit``."""
+    """Where one quota stood when the call was judged. Amounts are in whole units of ``unit``.
+
+    Of a caller that only looks, it is that of a call which asks for all there can be.
+    """
 
     rule: str
     unit: Unit

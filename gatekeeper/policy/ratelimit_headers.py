@@ -1,21 +1,26 @@
-"""What a caller is told of its own quotas: ``RateLimit-Policy``, ``RateLimit``, and when to retry.
+"""What a caller is told of its own quotas: ``RateLimit`` fields, when to retry, a list for JSON.
 
-Follows draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651). Only enforced quotas
-of the caller's own account or key are told, under names made of their unit and window: never rule
-ids, shared budgets, campaigns or shadow rules (H34).
+The fields follow draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651). Only
+enforced quotas of the caller's own account or key are told, under names made of their unit and
+window: never rule ids, shared budgets, campaigns or shadow rules (H34).
 """
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from msgspec import Struct
+
+from gatekeeper.policy.model import FOREVER
 from gatekeeper.policy.words import Mode, OnFailure, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gatekeeper.policy.limits import Claim
     from gatekeeper.policy.model import LimitStatus
 
 _NAMES: Final = {
@@ -80,6 +85,61 @@ def rate_limit_headers(statuses: Sequence[LimitStatus]) -> tuple[tuple[str, str]
         remaining = int(status.remaining)
         limits.append(f"{start}{remaining};t={until_s}" if until_s else f"{start}{remaining}")
     return (("RateLimit-Policy", policies), ("RateLimit", ", ".join(limits)))
+
+
+class OwnLimit(Struct, frozen=True, gc=False):
+    """One of a caller's own quotas, as it reads it. Slots have no window and no time of reset."""
+
+    name: str
+    """As in the ``RateLimit`` fields."""
+    unit: Unit
+    limit: float
+    """The most that can be taken at once."""
+    remaining: float
+    """Whole units, rounded down; cost has fractions."""
+    per_window: float | None
+    """How much flows back in ``window_s`` seconds."""
+    window_s: int | None
+    resets_at: str | None
+    """When the quota is whole again if nothing is taken (RFC 3339)."""
+    resets_in_s: int | None
+
+
+def own_limits(statuses: Sequence[LimitStatus], at: float) -> tuple[OwnLimit, ...]:
+    """Return the caller's own quotas among ``statuses``, by the names of the fields.
+
+    ``at`` is when they stood so, Unix seconds.
+    """
+    own = [status for status in statuses if is_told(status)]
+    names = _names([(status.unit, status.limit_per_period, status.period_s) for status in own])
+    return tuple(_own_limit(name, status, at) for name, status in zip(names, own, strict=True))
+
+
+def own_claims(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Return the claims on quotas that the caller may be told of: others are not even looked at."""
+    return tuple(claim for claim in claims if is_told(claim.status(0, 0.0)))
+
+
+def _own_limit(name: str, status: LimitStatus, at: float) -> OwnLimit:
+    unit = status.unit
+    limit, remaining, per_window = (
+        amount if unit is Unit.COST else int(amount)
+        for amount in (status.limit, status.remaining, status.limit_per_period)
+    )
+    if unit is _CONCURRENCY:
+        return OwnLimit(name, unit, limit, remaining, None, None, None, None)
+    until_s = _effective_window_s(status)
+    reset = datetime.fromtimestamp(min(at + until_s, FOREVER), UTC)
+    return OwnLimit(
+        name,
+        unit,
+        limit,
+        remaining,
+        per_window,
+        int(status.period_s),
+        reset.isoformat(timespec="milliseconds"),
+        until_s,
+    )
 
 
 @lru_cache(maxsize=1_024)

@@ -110,3 +110,12 @@ def view_of(facts: Facts) -> View:
         if value is not None:
             view[name] = value
     return view
+
+
+def before_a_call(view: View) -> View:
+    """Return the view of a caller that has not called yet: conditions on calls are unknown."""
+    return {
+        name: value
+        for name, value in view.items()
+        if name == "call.client" or not name.startswith("call.")
+    }

@@ -54,6 +54,14 @@ class Limiter(Protocol):
         """
         ...
 
+    async def look(self, claims: Sequence[Claim], at: Moment) -> tuple[LimitStatus, ...]:
+        """Tell where the quota of each claim stands, whatever the claim asks; take nothing.
+
+        No later answer is another than without the look. The wait of each status is until the
+        quota is whole again (:meth:`~gatekeeper.policy.limits.Claim.untaken`).
+        """
+        ...
+
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
         """Replace the worst case by what was used, and free the slots; once, later ones do nothing.
 

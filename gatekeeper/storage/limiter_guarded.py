@@ -12,6 +12,7 @@ lost stays charged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -96,6 +97,20 @@ class GuardedLimiter:
                 return reserved
         return await self._without(claims, at, hold_s, hold_id)
 
+    async def look(self, claims: Sequence[Claim], at: Moment) -> tuple[LimitStatus, ...]:
+        """See :class:`~gatekeeper.storage.limiter.Limiter`; never raises of the store."""
+        if self._answering():
+            with contextlib.suppress(StoreError):  # nothing was taken: nothing to take back
+                return await self._shared.look(claims, at)
+        nodes = max(1, self._nodes())
+        statuses: list[LimitStatus] = []
+        for claim in claims:
+            behaviour, answer = self._behaviour(claim.quota), None
+            if behaviour is OnFailure.LOCAL_SHARE:
+                (answer,) = await self._local.look([self._part(claim, nodes)], at)
+            statuses.append(_told(claim, behaviour, answer, nodes))
+        return tuple(statuses)
+
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
         """See :class:`~gatekeeper.storage.limiter.Limiter`; waits for nothing."""
         if reservation.keeper is Keeper.NODE:
@@ -150,10 +165,10 @@ class GuardedLimiter:
         behaviours: list[OnFailure] = []
         for claim in claims:
             quota = claim.quota
-            behaviour = quota.on_store_failure or self._on_failure
+            behaviour = self._behaviour(quota)
             behaviours.append(behaviour)
             if behaviour is OnFailure.LOCAL_SHARE:
-                asked.append(Claim(self._share(quota, nodes), claim.partition, claim.amount))
+                asked.append(self._part(claim, nodes))
             elif behaviour is OnFailure.CLOSED:  # more than there can be: nothing is charged
                 asked.append(Claim(quota, claim.partition, SATURATION))
         local = await self._local.reserve(asked, at, hold_s, hold_id)
@@ -165,6 +180,12 @@ class GuardedLimiter:
         self._metrics.count("gatekeeper_limits_without_store", _strictest(claims, behaviours))
         held = local.held and replace(local.held, keeper=Keeper.NODE)
         return Reserved(held, tuple(statuses))
+
+    def _behaviour(self, quota: Quota) -> OnFailure:
+        return quota.on_store_failure or self._on_failure
+
+    def _part(self, claim: Claim, nodes: int) -> Claim:
+        return Claim(self._share(claim.quota, nodes), claim.partition, claim.amount)
 
     def _share(self, quota: Quota, nodes: int) -> Quota:
         known = self._shares.get(id(quota))  # held below, so the id is not used again
@@ -209,10 +230,10 @@ def _told(
 ) -> LimitStatus:
     """Return a status as of the whole quota: callers learn nothing of a store that fails (H34)."""
     quota = claim.quota
-    if answer is None:
-        return replace(claim.status(quota.burst, 0.0), failed=OnFailure.OPEN)
     if behaviour is OnFailure.CLOSED:
         return replace(claim.status(0, _RETRY_S), failed=OnFailure.CLOSED)
+    if answer is None:
+        return replace(claim.status(quota.burst, 0.0), failed=OnFailure.OPEN)
     left = min(quota.burst, int(answer.remaining * MICRO) * nodes)
     wait_s = answer.retry_after_s
     if wait_s == float("inf") and claim.amount <= quota.burst:

@@ -17,6 +17,7 @@ no other than one which is kept. A level above a lowered burst is a debt and dra
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gatekeeper.policy.limits import MICRO, Rate, adjusted, drain
@@ -58,8 +59,12 @@ class _Bucket:
     def take(self, claim: Claim, hold_id: str, now_us: int) -> None:  # noqa: ARG002 - as a pool
         self.used += claim.amount
 
+    def seen(self, now_us: int) -> tuple[int, int]:
+        """Return level and remainder, and leave both as they are."""
+        return drain(self.used, self.remainder, now_us - self.at_us, self.rate)
+
     def idle(self, now_us: int) -> bool:
-        return drain(self.used, self.remainder, now_us - self.at_us, self.rate)[0] == 0
+        return self.seen(now_us)[0] == 0
 
 
 class _Pool:
@@ -82,6 +87,11 @@ class _Pool:
 
     def take(self, claim: Claim, hold_id: str, now_us: int) -> None:
         self.leases[hold_id] = now_us + claim.quota.lease_us
+
+    def seen(self, now_us: int) -> tuple[int, int]:
+        """Return what :meth:`level` would, and end no lease."""
+        over = sum(1 for _ in takewhile(lambda ends_us: ends_us <= now_us, self.leases.values()))
+        return (len(self.leases) - over) * MICRO, 0
 
     def idle(self, now_us: int) -> bool:
         return self.level(now_us) == 0
@@ -161,6 +171,19 @@ class MemoryLimiter:
         self._open[hold_id] = (now_us + int(hold_s * MICRO), charged)
         self._sweep(1 + 2 * (len(cells) - before))
         return Reserved(Reservation(hold_id, tuple([c for c, _ in charged])), tuple(statuses))
+
+    async def look(self, claims: Sequence[Claim], at: Moment) -> tuple[LimitStatus, ...]:
+        """See :class:`~gatekeeper.storage.limiter.Limiter`."""
+        now_us = max(self._now_us, at.monotonic_us)
+        cells = self._cells
+        crowded = len(cells) >= self._max_cells
+        statuses: list[LimitStatus] = []
+        for claim in claims:
+            cell = cells.get((claim.quota.key, claim.partition))
+            if cell is None and crowded:
+                cell = cells.get((claim.quota.key, _OVERFLOW))
+            statuses.append(claim.untaken(*((0, 0) if cell is None else cell.seen(now_us))))
+        return tuple(statuses)
 
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:
         """See :class:`~gatekeeper.storage.limiter.Limiter`."""

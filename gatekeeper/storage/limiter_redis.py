@@ -64,6 +64,7 @@ class Scripts:
     reserve: Script
     settle: Script
     beat: Script
+    look: Script
 
     @classmethod
     def of(cls, before: str = "") -> Self:
@@ -71,10 +72,9 @@ class Scripts:
         folder = files("gatekeeper.storage") / "lua"
         common, *texts = (
             (folder / f"{name}.lua").read_text(encoding="utf-8")
-            for name in ("common", "reserve", "settle", "beat")
+            for name in ("common", "reserve", "settle", "beat", "look")
         )
-        reserve, settle, beat = (Script.of(before + common + text) for text in texts)
-        return cls(reserve, settle, beat)
+        return cls(*(Script.of(before + common + text) for text in texts))
 
 
 @cache
@@ -136,6 +136,28 @@ class RedisLimiter:
             raise ValueError("hold_id is already in use")
         self._ahead_us = int(found[1]) - self._clock_us()
         return _reserved(claims, found, hold_id)
+
+    async def look(
+        self,
+        claims: Sequence[Claim],
+        at: Moment,  # noqa: ARG002 - as in reserve
+    ) -> tuple[LimitStatus, ...]:
+        """See :class:`~gatekeeper.storage.limiter.Limiter`."""
+        if not claims:
+            return ()
+        keys, numbers = [self._keys[0]], [self._expected()]
+        for claim in claims:
+            keys.append(f"{self._quota(claim.quota)[2]}{claim.partition}".encode())
+            numbers.append(_POOL if claim.quota.unit is _CONCURRENCY else 0)
+        packed = struct.pack(f"<{len(numbers)}d", *numbers)
+        answer = await self._run(self._scripts.look, keys, packed)
+        if not isinstance(answer, bytes) or len(answer) != 16 * len(claims):
+            raise StoreError("protocol")
+        levels = _TWO.iter_unpack(answer)
+        return tuple(
+            claim.untaken(int(used), int(remainder))
+            for claim, (used, remainder) in zip(claims, levels, strict=True)
+        )
 
     async def settle(self, reservation: Reservation, used: Usage, at: Moment) -> None:  # noqa: ARG002 - as in reserve
         """See :class:`~gatekeeper.storage.limiter.Limiter`."""

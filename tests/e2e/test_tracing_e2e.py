@@ -127,6 +127,16 @@ async def test_a_call_is_four_spans(collector: Collector, gates: Gates) -> None:
     assert collector.resources[0]["service.name"] == "front"
 
 
+async def test_a_look_at_limits_is_one_span(collector: Collector, gates: Gates) -> None:
+    """Nothing was decided or reserved, and the span does not say whose limits they were."""
+    gate = await gates(rules=rules_text(), **tracing(collector))
+    async with gate.http.get("/gatekeeper/v1/limits", headers=gate.headers()) as answer:
+        assert answer.status == 200
+    spans = await spans_of(gate, collector)
+    assert set(spans) == {"call"}
+    assert attributes(spans["call"]) == {"http.response.status_code": 200}
+
+
 async def test_a_refusal_is_traced_with_its_reason(collector: Collector, gates: Gates) -> None:
     """A refused call has no upstream span, and its span says why; 4xx is no error of ours."""
     gate = await gates(rules=rules_text(), **tracing(collector))

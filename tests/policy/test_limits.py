@@ -410,6 +410,13 @@ def test_a_quota_knows_how_long_a_claim_waits() -> None:
     assert Quota.of(rule()).wait_s(100 * MICRO, 0, MICRO) == 0.6
 
 
+def test_a_quota_knows_when_it_is_whole() -> None:
+    """A debt drains as well; when slots are free again nobody can know."""
+    quota = Quota.of(rule())
+    assert [quota.whole_in_s(units * MICRO, 0) for units in (0, 1, 100, 150)] == [0, 0.6, 60, 90]
+    assert Quota.of(rule(unit=Unit.CONCURRENCY, burst=2, amount=2)).whole_in_s(MICRO, 0) == 0
+
+
 def test_a_burst_beyond_what_can_be_counted_is_cut() -> None:
     """A limit too large for exact numbers counts as the largest, never as more."""
     quota = Quota.of(rule(amount=10**12, burst=10**12))
@@ -506,6 +513,14 @@ def test_a_status_reports_whole_units() -> None:
     )
     assert (status.limit, status.period_s, status.limit_per_period) == (100.0, 60.0, 100.0)
     assert claim.status(-5, 1.0).remaining == 0
+
+
+def test_a_status_with_nothing_taken() -> None:
+    """It is that of a claim on all there is, whatever the claim asks."""
+    (claim,) = LimitPlanner(rule_set(rule())).claims(facts(), Standing(), {})
+    status = claim.untaken(101 * MICRO, 0)
+    assert (status.requested, status.remaining, status.retry_after_s) == (100, 0, 60.6)
+    assert claim.untaken(0, 0).fits
 
 
 @settings(max_examples=50)

@@ -10,9 +10,19 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.builders import AT
+from support.changes import replace
+from support.limits import claim, quota
 
+from gatekeeper.policy.limits import MICRO, Claim
 from gatekeeper.policy.model import LimitStatus
-from gatekeeper.policy.ratelimit_headers import rate_limit_headers, retry_after_s
+from gatekeeper.policy.ratelimit_headers import (
+    OwnLimit,
+    own_claims,
+    own_limits,
+    rate_limit_headers,
+    retry_after_s,
+)
 from gatekeeper.policy.words import Mode, OnFailure, Unit
 
 
@@ -123,6 +133,76 @@ def test_what_can_never_fit_has_no_wait() -> None:
 def test_a_whole_quota_has_no_window_left() -> None:
     """A quota that is full says so by leaving ``t`` out."""
     assert dict(rate_limit_headers((status(remaining=100),)))["RateLimit"] == '"requests";r=100'
+
+
+# --- the list of own limits
+
+
+def test_a_list_says_what_the_fields_say() -> None:
+    """By the same names, with whole units but for cost, and the time of the reset in words."""
+    statuses = (status(remaining=50.9), status(unit=Unit.COST, limit=9.5, remaining=0.25))
+    assert own_limits(statuses, AT) == (
+        OwnLimit("requests", Unit.REQUESTS, 100, 50, 100, 60, "2026-01-01T00:00:30.000+00:00", 30),
+        OwnLimit("cost", Unit.COST, 9.5, 0.25, 100, 60, "2026-01-01T00:00:06.000+00:00", 6),
+    )
+    assert dict(rate_limit_headers(statuses))["RateLimit"] == '"requests";r=50;t=30, "cost";r=0;t=6'
+
+
+def test_input_and_output_tokens_are_limits_of_their_own() -> None:
+    """Each has its item and its entry, with what is left of it alone."""
+    statuses = (
+        status(unit=Unit.INPUT_TOKENS, remaining=90),
+        status(unit=Unit.OUTPUT_TOKENS, remaining=10),
+    )
+    assert dict(rate_limit_headers(statuses))["RateLimit"] == (
+        '"input-tokens";r=90;t=6, "output-tokens";r=10;t=54'
+    )
+    told = [(each.name, each.remaining) for each in own_limits(statuses, AT)]
+    assert told == [("input-tokens", 90), ("output-tokens", 10)]
+
+
+def test_a_whole_quota_is_reset_now() -> None:
+    """There is nothing to wait for."""
+    (told,) = own_limits((status(remaining=100),), AT + 0.25)
+    assert (told.resets_in_s, told.resets_at) == (0, "2026-01-01T00:00:00.250+00:00")
+
+
+def test_a_debt_is_told_by_its_wait() -> None:
+    """A look's own wait is until all of it is there, which what remains does not tell."""
+    (told,) = own_limits((status(remaining=0, retry_after_s=89.2),), AT)
+    assert (told.remaining, told.resets_in_s) == (0, 90)
+
+
+def test_slots_have_no_time() -> None:
+    """They come back whenever a call ends."""
+    (told,) = own_limits((status(unit=Unit.CONCURRENCY, remaining=3),), AT)
+    assert told == OwnLimit("concurrency", Unit.CONCURRENCY, 100, 3, None, None, None, None)
+
+
+def test_a_reset_beyond_all_calendars_is_at_their_end() -> None:
+    """The slowest quota of the largest burst resets in some years that have no date."""
+    slow = status(limit=4e9, remaining=0, limit_per_period=1, period_s=9e7, retry_after_s=3.6e17)
+    (told,) = own_limits((slow,), AT)
+    assert told.resets_at == "9999-12-31T23:59:59.000+00:00"
+
+
+HIDDEN_QUOTAS = (
+    replace(quota(), per=("asn",)),
+    replace(quota(), per=()),
+    replace(quota(), per=("organization",)),
+    replace(quota(), per=("account", "campaign")),
+    quota(mode=Mode.SHADOW),
+)
+
+
+def test_h34_only_own_limits_are_listed_or_even_looked_at() -> None:
+    """What the fields hide, the list hides, and nobody asks the store for it."""
+    mine = (claim(quota()), claim(replace(quota(), per=("key", "address"))))
+    hidden = [Claim(each, "p", MICRO) for each in HIDDEN_QUOTAS]
+    assert own_claims([*hidden, *mine]) == mine
+    statuses = [each.status(MICRO, 0) for each in hidden]
+    failed = [status(failed=OnFailure.OPEN), status(failed=OnFailure.CLOSED)]
+    assert own_limits([*statuses, *failed], AT) == ()
 
 
 MEMBER = r'"[a-z0-9-]+"(;(q|w|r|t)=\d{1,15}|;qu="[a-z-]+")*'

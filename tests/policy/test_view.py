@@ -8,7 +8,7 @@ from support.builders import AT, account, call, facts, network
 from support.strategies import some_facts
 
 from gatekeeper.policy.model import Credential, Facts
-from gatekeeper.policy.view import FIELDS, FieldType, view_of
+from gatekeeper.policy.view import FIELDS, FieldType, before_a_call, view_of
 from gatekeeper.policy.words import CredentialKind, CredentialStatus
 
 TYPES = {
@@ -62,3 +62,13 @@ def test_unknown_is_absent() -> None:
 def test_age_is_in_days(age_days: float, seen: float) -> None:
     """Age is measured at the call; an account from the future is simply very new."""
     assert view_of(facts(at=AT, who=account(age_days=age_days)))["account.age_days"] == seen
+
+
+def test_before_a_call_nothing_of_it_is_known() -> None:
+    """Whoever calls is known, the program that calls included; what it will ask is not."""
+    whole = view_of(facts(what=call(client="c")))
+    before = before_a_call(whole)
+    assert {name for name in whole if name not in before} == {
+        name for name in FIELDS if name.startswith("call.") and name != "call.client"
+    }
+    assert before.items() <= whole.items()

@@ -234,3 +234,43 @@ async def test_a_tightened_caller_finds_less_room(desk: Desk) -> None:
     """The same bucket, asked with half the burst."""
     await desk.hold(claim(quota(), 4))
     assert await desk.left(quota(tighten=0.5)) == 1
+
+
+# --- looks
+
+
+async def test_a_look_tells_what_remains_and_when_the_quota_is_whole(desk: Desk) -> None:
+    """In the order of the claims, whatever they ask; a quota that nobody used is whole."""
+    used, unused, slots = quota(), quota("u"), quota("s", Unit.CONCURRENCY, amount=3, period_s=30)
+    await desk.hold(claim(used, 4), claim(slots))
+    assert await desk.look(slots, used, unused) == [(2, 0), (6, 4), (10, 0)]
+    assert await desk.look(used, slots, at=3.5) == [(9.5, 0.5), (2, 0)]
+    assert await desk.look(used, slots, at=30) == [(10, 0), (3, 0)]
+
+
+async def test_a_look_tells_of_a_debt_by_its_wait(desk: Desk) -> None:
+    """Nothing remains, and until all is there the debt has to drain as well."""
+    of = quota(unit=Unit.OUTPUT_TOKENS)
+    await desk.settle(await desk.hold(claim(of, 1)), Usage(output_tokens=25))
+    assert await desk.look(of) == [(0, 25)]
+
+
+async def test_a_look_as_a_tightened_caller(desk: Desk) -> None:
+    """It sees what a call of its own would meet, and does not slow the bucket down."""
+    await desk.hold(claim(quota(), 4))
+    assert await desk.look(quota(tighten=0.5)) == [(1, 8)]
+    assert await desk.look(quota(), at=4) == [(10, 0)]
+
+
+async def test_a_look_without_claims(desk: Desk) -> None:
+    """There is nothing to tell."""
+    assert await desk.look() == []
+
+
+async def test_h22_looks_take_nothing(desk: Desk) -> None:
+    """However many there are, a caller finds its whole burst."""
+    of, slots = quota(amount=3), quota("s", Unit.CONCURRENCY, amount=3)
+    for _ in range(50):
+        assert await desk.look(of, slots) == [(3, 0), (3, 0)]
+    for _ in range(3):
+        await desk.hold(claim(of), claim(slots))

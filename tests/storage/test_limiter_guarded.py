@@ -264,3 +264,37 @@ async def test_h25_a_caller_that_hangs_up_while_asking_holds_nothing(desk: Desk)
         await asking
     await desk.limiter.settled(5.0)
     assert await desk.left(of) == 40
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_h30_a_look_while_the_store_fails_tells_of_the_share(desk: Desk, seen: bool) -> None:
+    """As of the whole quota: what this node would admit times the nodes; nothing is taken."""
+    of, slots = daily(), daily("s", Unit.CONCURRENCY, amount=8, period_s=300)
+    desk.gated.up = False
+    await desk.reserve(claim(of, 3), claim(slots))
+    desk.limiter._answering = lambda: seen
+    for _ in range(3):
+        told = await desk.limiter.look([claim(of), claim(slots)], AT)
+        assert [(s.limit, s.remaining, s.failed) for s in told] == [
+            (40, 28, OnFailure.LOCAL_SHARE),
+            (8, 4, OnFailure.LOCAL_SHARE),
+        ]
+        assert told[0].retry_after_s == pytest.approx(3 / 10 * DAY_S, abs=0.001)
+    assert desk.limiter.waiting == 0
+    assert desk.metrics.value("gatekeeper_limits_without_store", "local_share") == 1
+
+
+async def test_h30_a_look_says_which_quotas_are_not_counted(desk: Desk) -> None:
+    """Where those stand is not known, and whoever tells callers leaves them out."""
+    rules = [daily(name.value, on_store_failure=name) for name in OnFailure]
+    desk.gated.up = False
+    told = await desk.limiter.look([claim(rule) for rule in rules], AT)
+    assert [status.failed for status in told] == list(OnFailure)
+    assert len(desk.local) == 0
+
+
+async def test_a_look_at_the_store_sees_what_it_holds(desk: Desk) -> None:
+    """While it answers, the share is not asked."""
+    await desk.reserve(claim(daily(), 4))
+    (status,) = await desk.limiter.look([claim(daily())], AT)
+    assert (status.remaining, status.failed) == (pytest.approx(36, abs=0.1), None)

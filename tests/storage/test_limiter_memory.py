@@ -96,6 +96,27 @@ def test_h22_refused_calls_leave_no_trace_in_memory(desk: Desk) -> None:
     assert len(desk.limiter) == 0
 
 
+def test_looks_leave_no_trace_in_memory(desk: Desk) -> None:
+    """No bucket is made, and calls that read the clock earlier find it where it was."""
+    desk.hold(claim(units=8))
+    for number in range(100):
+        claims = [claim(), claim(partition=str(number))]
+        (seen, _) = now(desk.limiter.look(claims, moment(5)))
+        assert (seen.remaining, seen.retry_after_s) == (7, 3)
+    assert len(desk.limiter) == 1
+    assert desk.left(quota(), at=1) == 3
+
+
+def test_h41_a_look_at_the_cap_sees_the_bucket_that_a_call_would_get() -> None:
+    """Partitions that share an overflow bucket are told of that one."""
+    desk = Desk(max_cells=1)
+    desk.hold(claim(units=1))
+    desk.hold(claim(units=4, partition="late"))
+    (status,) = now(desk.limiter.look([claim(partition="later")], moment(0)))
+    assert status.remaining == 6
+    assert desk.limiter.overflowed == 1
+
+
 def test_what_costs_nothing_is_admitted_beside_a_debt_and_settled(desk: Desk) -> None:
     """A zero worst case makes no bucket, but usage that turns up is charged."""
     of = quota(unit=Unit.OUTPUT_TOKENS)

@@ -86,10 +86,10 @@ def schedules(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     """Draw calls, settlements, cancellations and steps of time, in any order."""
     rules, steps = draw(quotas()), []
     for _ in range(draw(st.integers(1, 25))):
-        kind = draw(st.sampled_from(["wait", "reserve", "reserve", "settle", "cancel"]))
+        kind = draw(st.sampled_from(["wait", "reserve", "reserve", "look", "settle", "cancel"]))
         if kind == "wait":
             steps.append(("wait", draw(STEPS_US)))
-        elif kind == "reserve":
+        elif kind in {"reserve", "look"}:
             claims = [
                 Claim(draw(st.sampled_from(pair)), draw(st.sampled_from("ab")), draw(AMOUNTS))
                 for pair in draw(st.lists(st.sampled_from(rules), unique_by=id))
@@ -98,7 +98,7 @@ def schedules(draw: st.DrawFn) -> list[tuple[Any, ...]]:
                 replace(each, amount=MICRO) if each.quota.unit is Unit.CONCURRENCY else each
                 for each in claims
             ]
-            steps.append(("reserve", claims, draw(st.sampled_from([0.5, 60.0, 3600.0]))))
+            steps.append((kind, claims, draw(st.sampled_from([0.5, 60.0, 3600.0]))))
         else:
             used = Usage(draw(TOKENS), draw(TOKENS), draw(st.floats(0, 1e10)))
             steps.append((kind, draw(st.integers(0, 30)), used))
@@ -108,10 +108,13 @@ def schedules(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     return [*steps, *ends]
 
 
-async def play(schedule: list[tuple[Any, ...]], desk: Desk) -> list[Any]:
-    """Play a schedule; return every answer."""
+async def play(
+    schedule: list[tuple[Any, ...]], desk: Desk, *, looking: bool = True
+) -> tuple[list[Any], list[Any]]:
+    """Play a schedule, with or without its looks; return every reservation and every look."""
     held: list[Reservation] = []
     answers: list[Any] = []
+    looks: list[Any] = []
     at_us = 0
     for number, (kind, what, more) in enumerate((*step, None)[:3] for step in schedule):
         if kind == "wait":
@@ -123,11 +126,14 @@ async def play(schedule: list[tuple[Any, ...]], desk: Desk) -> list[Any]:
             if answer.held is not None:
                 held.append(answer.held)
             answers.append(answer)
+        elif kind == "look":
+            if looking:
+                looks.append(await desk.limiter.look(what, at))
         elif held and kind == "settle":
             await desk.limiter.settle(held[what % len(held)], more, at)
         elif held:
             await desk.limiter.cancel(held[what % len(held)], at)
-    return answers
+    return answers, looks
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +150,17 @@ def held_to_memory(runner: asyncio.Runner, server: Server) -> None:
     @settings(max_examples=150, deadline=None)
     @given(schedules())
     def agree(schedule: list[tuple[Any, ...]]) -> None:
-        async def both() -> tuple[list[Any], list[Any]]:
+        async def all_three() -> list[tuple[list[Any], list[Any]]]:
             desk = await store_desk(server.address, line=line)
-            return await play(schedule, memory_desk()), await play(schedule, desk)
+            return [
+                await play(schedule, memory_desk()),
+                await play(schedule, desk),
+                await play(schedule, memory_desk(), looking=False),
+            ]
 
-        in_memory, in_store = runner.run(both())
+        in_memory, in_store, unseen = runner.run(all_three())
         assert in_store == in_memory
+        assert unseen[0] == in_memory[0]
 
     try:
         agree()
@@ -162,7 +173,7 @@ async def _dialled(server: Server) -> StoreLine:
 
 
 def test_memory_and_valkey_agree_on_every_schedule(runner: asyncio.Runner, valkey: Server) -> None:
-    """The same calls at the same times get the same answers, to the micro-unit."""
+    """The same calls at the same times get the same answers, to the micro-unit, seen or not."""
     held_to_memory(runner, valkey)
 
 
@@ -196,6 +207,15 @@ async def test_h28_a_store_clock_that_steps_forward_is_no_free_burst(desk: Desk)
     assert (await desk.reserve(one, at=9)).held is None
     await desk.hold(one, at=10)
     assert (await desk.reserve(one, at=11)).held is None
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_h28_a_look_sees_the_time_of_the_limits(desk: Desk, hours: int) -> None:
+    """A store's clock that was set either way is no other to those who look."""
+    await desk.hold(claim(quota(), 8))
+    desk.stepped_us = hours * 3600 * MICRO
+    assert await desk.look(quota()) == [(2, 8)]
+    assert await desk.look(quota(), at=5) == [(7, 3)]
 
 
 async def test_h28_the_first_call_of_a_gate_believes_the_store(desk: Desk, line: StoreLine) -> None:
@@ -251,6 +271,25 @@ async def test_h22_refused_calls_leave_no_trace_in_the_store(line: StoreLine) ->
     assert set(await found(line, prefix)) == {"clock"}
 
 
+async def test_looks_leave_no_trace_in_the_store(line: StoreLine) -> None:
+    """Nothing is written: no key is made, none lives longer, not even the clock moves."""
+    prefix = next(PREFIXES)
+    limiter = RedisLimiter(line, prefix)
+    slots = quota("s", Unit.CONCURRENCY)
+    await limiter.reserve([claim(quota(), 5), claim(slots)], AT, 60.0, "one")
+    keys = sorted(await line.command("KEYS", f"{{{prefix}}}:*"))
+
+    async def dumped() -> list[Any]:
+        return [await line.command("DUMP", key) for key in keys]
+
+    before = await dumped()
+    for number in range(50):
+        claims = [claim(quota()), claim(slots), claim(partition=str(number))]
+        assert len(await limiter.look(claims, AT)) == 3
+    assert sorted(await line.command("KEYS", f"{{{prefix}}}:*")) == keys
+    assert await dumped() == before
+
+
 async def test_everything_lies_in_one_slot_of_a_cluster(line: StoreLine) -> None:
     """All keys share one hash tag."""
     prefix = next(PREFIXES)
@@ -278,6 +317,7 @@ async def test_scripts_of_two_releases_work_on_the_same_keys(desk: Desk, line: S
     newer = Scripts(
         *(Script.of(revised(each.text)) for each in (shipped.reserve, shipped.settle)),
         shipped.beat,
+        shipped.look,
     )
     assert newer.reserve.sha != shipped.reserve.sha
     new = RedisLimiter(line, desk.prefix, own=newer, clock_us=lambda: desk.at_us)
@@ -306,7 +346,7 @@ async def test_scripts_flushed_are_sent_again(line: StoreLine) -> None:
 
 def test_the_scripts_are_shipped() -> None:
     """They are data of the package, each with its version in the first line."""
-    for script in (scripts().reserve, scripts().settle, scripts().beat):
+    for script in (scripts().reserve, scripts().settle, scripts().beat, scripts().look):
         assert script.text.startswith("-- Gatekeeper limits, scripts 2")
         assert len(script.sha) == 40
 
@@ -321,5 +361,8 @@ async def test_an_answer_that_is_none_is_a_failure(answer: object) -> None:
             said.set_result(answer)
             return said
 
+    limiter = RedisLimiter(Odd(), "p")
     with pytest.raises(StoreError, match="protocol"):
-        await RedisLimiter(Odd(), "p").reserve([claim()], AT, 60.0, "one")
+        await limiter.reserve([claim()], AT, 60.0, "one")
+    with pytest.raises(StoreError, match="protocol"):
+        await limiter.look([claim()], AT)

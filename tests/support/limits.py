@@ -134,6 +134,12 @@ class Desk:
         """Give everything back."""
         await self.limiter.cancel(held, await self.turn(round(at * MICRO)))
 
+    async def look(self, *of: Quota, at: float = 0.0) -> list[tuple[float, float]]:
+        """Return what a look says of quotas: what remains, and the wait until all is there."""
+        now = await self.turn(round(at * MICRO))
+        statuses = await self.limiter.look([claim(each, 0) for each in of], now)
+        return [(status.remaining, status.retry_after_s) for status in statuses]
+
     async def left(self, of: Quota, at: float = 0.0, partition: str = "a") -> float:
         """Return what remains, by asking for more than there can be."""
         impossible = Claim(of, partition, of.burst + MICRO)

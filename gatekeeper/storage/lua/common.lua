@@ -15,16 +15,23 @@ local LONGEST_MS = 315360000000  -- ten years: no key lives longer
 
 -- The time of the limits: the server's, but it never steps. After a failover the clock may be
 -- behind, and somebody may set it: then 'shift' takes the step out, for all callers. 'expected' is
--- where the caller's monotonic clock puts this time, 0 when it does not know.
-local function tick(key, expected)
+-- where the caller's monotonic clock puts this time, 0 when it does not know. Returns the time, and
+-- the shift if it has to be another. Writes nothing.
+local function clock(key, expected)
   local time = redis.call('TIME')
   local kept = redis.call('HMGET', key, 'at', 'shift')
   local at, shift = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
   local now = time[1] * 1000000 + time[2] + shift
   if now < at or (expected > 0 and now - expected > LEAP) then
     local steady = math.max(at, expected)
-    shift = shift + steady - now
-    now = steady
+    return steady, shift + steady - now
+  end
+  return now
+end
+
+local function tick(key, expected)
+  local now, shift = clock(key, expected)
+  if shift then
     redis.call('HSET', key, 'at', now, 'shift', shift)
   else
     redis.call('HSET', key, 'at', now)
