@@ -84,7 +84,7 @@ ANTHROPIC_EXCEPTIONS: dict[int, tuple[type[anthropic.APIStatusError], str]] = {
     403: (anthropic.PermissionDeniedError, "permission_error"),
     404: (anthropic.NotFoundError, "not_found_error"),
     408: (anthropic.APIStatusError, "timeout_error"),
-    413: (anthropic.APIStatusError, "invalid_request_error"),
+    413: (anthropic.APIStatusError, "request_too_large"),
     429: (anthropic.RateLimitError, "rate_limit_error"),
     451: (anthropic.APIStatusError, "permission_error"),
     502: (anthropic.InternalServerError, "api_error"),
