@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from support.reference_cel import evaluate_reference
 from gatekeeper.policy.cases import coverage, parse_cases, run_case
 from gatekeeper.policy.limits import MAX_UNITS
 from gatekeeper.policy.rules import SECTIONS, parse_rules, rule_schema
-from gatekeeper.policy.ruleset import OnUnknown, RuleSet
+from gatekeeper.policy.ruleset import ModelRule, OnUnknown, RuleSet
 from gatekeeper.policy.strict_yaml import Document, read_yaml, walk
 from gatekeeper.policy.view import FIELDS, FieldType
 from gatekeeper.policy.words import Mode, Tier, Unit
@@ -185,3 +186,23 @@ def test_conditions_agree_with_reference_cel(view: View) -> None:
     """Every condition of the pack means what Google's CEL says it means, absent fields included."""
     for condition in conditions():
         assert condition(view) is evaluate_reference(condition.source, view), condition.source
+
+
+@pytest.mark.parametrize("row", PACK.models, ids=lambda row: row.model)
+def test_parts_cost_what_one_would_expect(row: ModelRule) -> None:
+    """Reading a cache is cheaper than a prompt, writing one dearer, for an hour dearer still."""
+    whole = row.input_cents_per_million
+    read, write = row.cached_input_cents_per_million, row.cache_write_cents_per_million
+    hour = row.cache_write_1h_cents_per_million
+    assert read is None or read <= whole
+    assert write is None or write >= whole
+    assert hour is None or (write is not None and hour >= write)
+    for part in (row.audio_input_cents_per_million, row.image_input_cents_per_million):
+        assert part is None or part >= whole
+
+
+def test_an_unknown_model_is_dear_in_every_part() -> None:
+    """The last row prices everything that can be billed."""
+    prices = asdict(PACK.models[-1])
+    unpriced = {name for name, price in prices.items() if price == 0}
+    assert not unpriced
