@@ -15,6 +15,7 @@ import aiohttp
 import structlog
 
 from gatekeeper.alerts.conditions import alerts_of
+from gatekeeper.batch_files import BatchFiles
 from gatekeeper.delivery import Delivery
 from gatekeeper.dialects.base import UNCHANGED
 from gatekeeper.facts.credentials import Authenticator
@@ -211,6 +212,9 @@ class App:
                     UNCHANGED,
                     derive(secret, "noise"),
                     tracing,
+                ),
+                batch_files=BatchFiles(
+                    sender, routes, UNCHANGED.count, settings.sizes.max_batch_file_bytes
                 ),
                 links=links,
                 metrics=metrics,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gatekeeper.dialects.base import NO_CHANGES
 from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
-from gatekeeper.listener.head import CREDENTIAL_HEADERS
+from gatekeeper.listener.onward import headers_onward
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
@@ -179,7 +179,7 @@ class _BodySource:
         try:
             async for chunk in stream_body(
                 self._request.content,
-                most_bytes=self._settings.sizes.max_body_bytes,
+                most_bytes=self._settings.sizes.max_upload_bytes,
                 within_s=self._settings.deadlines.body_s,
             ):
                 yield chunk
@@ -286,14 +286,7 @@ class _Outcome:
 
 
 def _headers_for(call: Admitted) -> CIMultiDict[str]:
-    """Return the upstream's headers: its own credential where it has one, else the caller's."""
-    headers, credential = call.head.forwarded, call.taken.route.credential
-    if credential is not None or call.facts.credential.kind is CredentialKind.API_KEY:
-        for name in CREDENTIAL_HEADERS:  # a key of ours is nobody else's to see
-            headers.popall(name, None)
-    if credential is not None:
-        headers[credential[0]] = credential[1]
-    headers["Via"] = call.head.via
+    headers = headers_onward(call.head, call.taken.route, call.facts.credential.kind)
     if call.request.body_exists and call.request.content_length is not None:
         headers["Content-Length"] = str(call.request.content_length)
     return headers

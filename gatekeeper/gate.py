@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest, StreamResponse
 
+    from gatekeeper.batch_files import BatchFiles
     from gatekeeper.delivery import Delivery
     from gatekeeper.dialects.base import Dialect
     from gatekeeper.facts.address import ClientAddress, TrustedProxies
@@ -124,6 +125,7 @@ class Parts:
     log: DecisionLog
     routes: RouteTable
     delivery: Delivery
+    batch_files: BatchFiles
     links: LinkSigner
     metrics: Metrics
     usage: UsageBook
@@ -192,6 +194,7 @@ class Gate:
             return await self._end_screened(case, standing, facts, dialect)
 
         taken = await take(request, head, dialect, parts.routes, parts.settings)
+        taken = await parts.batch_files.read(head, credential.kind, taken)
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)
         facts = replace(facts, call=asked(call, taken, now.prices))

@@ -36,7 +36,7 @@ class Terms(Struct, frozen=True, gc=False):
         """Return the terms with a smaller bound on the output of each choice."""
         call = self.call
         output = per_choice * call.choices
-        if output >= call.max_output_tokens:
+        if output >= call.max_output_tokens or ask.fixed_output:
             return self
         changes = replace(self.changes, max_output_tokens=per_choice)
         return replace(
@@ -118,7 +118,7 @@ def fitted(terms: Terms, ask: Ask | None, claims: tuple[Claim, ...], prices: Pri
 
 def granted(terms: Terms, ask: Ask | None, held: Reservation | None, prices: PriceBook) -> Terms:
     """Bound a call to what it was given, where a quota gave less than it asked for."""
-    if ask is None or held is None:
+    if ask is None or held is None or ask.fixed_output:
         return terms
     most = [
         claim.amount // MICRO

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Final
 from gatekeeper.dialects.anthropic_batches import AnthropicBatchCreate, AnthropicBatches
 from gatekeeper.dialects.anthropic_messages import AnthropicMessages, AnthropicTokenCount
 from gatekeeper.dialects.openai import OPENAI_ROUTES
+from gatekeeper.dialects.openai_audio import OpenAISpeech, OpenAITranscript
+from gatekeeper.dialects.openai_batches import OpenAIBatchCreate, OpenAIBatches
 from gatekeeper.dialects.openai_chat import OpenAIChat
+from gatekeeper.dialects.openai_files import OpenAIFiles
+from gatekeeper.dialects.openai_images import OpenAIImages
 from gatekeeper.dialects.plain import Plain
 
 if TYPE_CHECKING:
@@ -23,6 +27,12 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     AnthropicTokenCount(),
     AnthropicBatchCreate(),
     AnthropicBatches(),
+    OpenAIImages(),
+    OpenAISpeech(),
+    OpenAITranscript(),
+    OpenAIFiles(),
+    OpenAIBatchCreate(),
+    OpenAIBatches(),
     *OPENAI_ROUTES,
     PLAIN,
 )

@@ -17,7 +17,7 @@ import msgspec
 
 from gatekeeper.dialects.base import UNCHANGED, AnswerError
 from gatekeeper.dialects.inflate import Inflater
-from gatekeeper.dialects.sse import EventCutter, EventSplitter, data_of
+from gatekeeper.dialects.sse import MOST_EVENT_BYTES, EventCutter, EventSplitter, data_of
 from gatekeeper.dialects.usage import Counts, Reported
 from gatekeeper.policy.model import Usage
 
@@ -63,6 +63,7 @@ class Family:
     shape_event: Reshape | None = None
     shape_document: Reshape | None = None
     stopper: Callable[[Ask], Stopper] | None = None
+    most_event_bytes: int = MOST_EVENT_BYTES
 
 
 class _Holder(msgspec.Struct):
@@ -100,7 +101,7 @@ class _Stream:
         self._family = family
         self._choices = ask.choices
         self._counts = counts
-        self._splitter = EventSplitter()
+        self._splitter = EventSplitter(family.most_event_bytes)
         self._last_marks = tuple(word.encode() for word in family.last_types)
         self._finished: set[int] = set()
         self._ended = False
@@ -173,7 +174,7 @@ class _ChangedStream(_Stream):
         super().__init__(family, ask, counts)
         self._ask = ask
         self._plan = plan
-        self._cutter = EventCutter()
+        self._cutter = EventCutter(family.most_event_bytes)
         self._budget = plan.budget_tokens
         self._stopper = None
         if plan.budget_tokens is not None and family.stopper is not None:

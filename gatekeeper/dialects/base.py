@@ -49,6 +49,10 @@ class Ask(Struct, frozen=True, gc=False):
     """What the whole is multiplied by, such as 0.5 for a batch."""
     wants_usage: bool | None = None
     """Whether a stream is asked to report its usage; ``None`` where it always or never does."""
+    fixed_output: bool = False
+    """Whether no field can bound the output: it is what it is, as of an image."""
+    file: str | None = None
+    """Id of a file at the upstream that tells the rest (:meth:`Dialect.read_file`)."""
     unreported: bool = False
     """Whether the answer does not tell what the call will have consumed: the hold is charged."""
     logit_bias: bool = False

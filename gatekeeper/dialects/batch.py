@@ -27,7 +27,7 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
     number = input_tokens = choices = 0
     output: int | None = 0
     parts: list[UsageParts] = []
-    flags = dict.fromkeys(("logit_bias", "prefill", "logprobs"), False)
+    logit_bias = prefill = logprobs = False
     for ask in asks:
         number += 1
         if number > MOST_CALLS:
@@ -45,8 +45,9 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
             output += ask.max_output_tokens
         if ask.parts is not NO_PARTS:
             parts.append(ask.parts)
-        for name in flags:
-            flags[name] = flags[name] or getattr(ask, name)
+        logit_bias = logit_bias or ask.logit_bias
+        prefill = prefill or ask.prefill
+        logprobs = logprobs or ask.logprobs
     if not number:
         return "The batch holds no call."
     return Ask(
@@ -57,8 +58,11 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
         prompts=number,
         parts=_together(parts),
         price_factor=BATCH_PRICE,
+        fixed_output=True,
         unreported=True,
-        **flags,
+        logit_bias=logit_bias,
+        prefill=prefill,
+        logprobs=logprobs,
     )
 
 

@@ -186,7 +186,12 @@ def model_of(fields: Fields) -> str | None:
         name = _TEXT.decode(fields["model"])
     except (KeyError, msgspec.DecodeError, UnicodeError):
         return None
-    return name if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL else None
+    return name if is_model(name) else None
+
+
+def is_model(name: str | None) -> bool:
+    """Tell whether a text can be the name of a model."""
+    return name is not None and name.isprintable() and 0 < len(name) <= _LONGEST_MODEL
 
 
 def flag(fields: Fields, name: str) -> bool | str:

@@ -65,6 +65,8 @@ class Reported(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
+    input_token_details: _InputDetails | None = None
+    output_token_details: _OutputDetails | None = None
 
 
 _NUMBERS: Final = (
@@ -90,6 +92,8 @@ _PART_OF: Final = {
     },
 }
 _PART_OF["input_tokens_details"] = _PART_OF["prompt_tokens_details"]
+_PART_OF["input_token_details"] = _PART_OF["prompt_tokens_details"]
+_PART_OF["output_token_details"] = _PART_OF["completion_tokens_details"]
 _PART_OF["output_tokens_details"] = _PART_OF["completion_tokens_details"]
 _OF_OUTPUT: Final = frozenset(_PART_OF["completion_tokens_details"].values())
 
@@ -97,7 +101,7 @@ _OF_OUTPUT: Final = frozenset(_PART_OF["completion_tokens_details"].values())
 class Counts:
     """What one answer has reported and delivered up to now."""
 
-    __slots__ = ("_count", "_delivered", "_events", "_seen", "_text", "final", "images")
+    __slots__ = ("_count", "_delivered", "_events", "_seen", "_text", "final")
 
     def __init__(self, count: Callable[[bytes], int]) -> None:
         self._count = count
@@ -107,8 +111,6 @@ class Counts:
         self._text = bytearray()
         self.final = False
         """Whether the output was reported, rather than only what is known before it."""
-        self.images = 0
-        """Images delivered."""
 
     def report(self, reported: Reported, *, final: bool) -> None:
         """Take a report; ``final`` when it tells the output too."""
@@ -187,8 +189,9 @@ class Counts:
             output = self.delivered_tokens
         if "seconds" in seen:
             parts["audio_s"] = seen["seconds"]
-        if self.images:
-            parts["images"] = self.images
+            known = known or 0  # billed by its length alone
+        if ask.parts.images and not self.final:
+            parts["images"] = ask.parts.images
         given = ask.input_tokens if known is None else int(known)
         return Usage(
             given,

@@ -43,8 +43,9 @@ async def take(
     """
     path, sizes = head.target.path, settings.sizes
     announced = request.content_length or 0
-    if announced > sizes.max_body_bytes:
-        return _refused(Reason.BODY_TOO_LARGE, sizes.max_body_bytes)
+    most = sizes.max_body_bytes if dialect.reads_body else sizes.max_upload_bytes
+    if announced > most:
+        return _refused(Reason.BODY_TOO_LARGE, most)
     if not dialect.reads_body:
         refused = dialect is PLAIN and settings.plain_http == "refuse"
         route = None if refused else routes.find(path, None)

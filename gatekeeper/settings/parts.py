@@ -215,6 +215,10 @@ class Sizes(Part):
     max_header_bytes: Annotated[int, Field(ge=1024)] = 16_384
     max_headers: Annotated[int, Field(ge=8)] = 100
     max_body_bytes: Annotated[int, Field(ge=1)] = 20_000_000
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 536_870_912
+    """Of bodies that stream through unread: files, and routes of no known dialect."""
+    max_batch_file_bytes: Annotated[int, Field(ge=1)] = 50_000_000
+    """Input file of an OpenAI batch, which the gate reads at the endpoint to know what it costs."""
     max_inflated_bytes: Annotated[int, Field(ge=1)] = 40_000_000
     """After gzip or deflate is undone."""
 
