@@ -24,6 +24,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``tracing``        spans of sampled calls (an extra)
 ``storage``        remembers: limiter state, records (SQL), decision log
 ``upstream``       forwards, streams, cancels, and picks which upstream
+``websocket``      frames, and one end of a connection that speaks them
 ``dialects``       one file per API family: cost, usage and refusal bodies
 ``telemetry``      logs and metrics, each name declared once
 ``settings``       process settings: file < environment < flags

@@ -12,7 +12,7 @@ import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Timer
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from gatekeeper.policy.model import Decision, LimitStatus, Moment, Usage
     from gatekeeper.settings import TracingSettings
     from gatekeeper.storage.limiter import Limiter, Reservation, Reserved
-    from gatekeeper.upstream.client import Answer, Client, Outgoing
+    from gatekeeper.upstream.client import Answer, Client, Outgoing, Switched
 
     Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
+_Reached = TypeVar("_Reached", bound="Switched | Answer | Reason")
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED: Final = 0x01
 _SERVER_ERROR: Final = 500
@@ -283,8 +284,17 @@ class _TracedClient:
 
     async def send(self, outgoing: Outgoing) -> Answer | Reason:
         """Send within a span, which ends with the head of the answer."""
+        return await self._within_span(self._inner.send, outgoing)
+
+    async def upgrade(self, outgoing: Outgoing) -> Switched | Answer | Reason:
+        """Ask to leave HTTP within a span, which ends with the head of the answer."""
+        return await self._within_span(self._inner.upgrade, outgoing)
+
+    async def _within_span(
+        self, send: Callable[[Outgoing], Awaitable[_Reached]], outgoing: Outgoing
+    ) -> _Reached:
         if not self._tracing.active:
-            return await self._inner.send(outgoing)
+            return await send(outgoing)
         with self._tracing.span("upstream", SpanKind.CLIENT) as span:
             own = span.get_span_context()
             headers = outgoing.headers
@@ -293,7 +303,7 @@ class _TracedClient:
                 headers.popall("tracestate", None)
             span.set_attribute("server.address", outgoing.url.host or "")
             span.set_attribute("server.port", outgoing.url.port or 0)
-            reached = await self._inner.send(outgoing)
+            reached = await send(outgoing)
             if isinstance(reached, Reason):
                 span.set_attribute("error.type", reached)
                 span.set_status(StatusCode.ERROR)

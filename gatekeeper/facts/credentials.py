@@ -1,8 +1,9 @@
 """Who is calling: the credential in a request's headers, and the account behind it.
 
-Read are ``Authorization: Bearer``, ``x-api-key`` and ``api-key``. A header that stands twice, or
-two headers that differ, are refused: the upstream might read the other one (H5). One value in
-several headers is one credential, and a blank header is none: SDKs send both.
+Read are ``Authorization: Bearer``, ``x-api-key``, ``api-key`` and, as pages can set no header of a
+WebSocket, the subprotocol in which OpenAI's browser clients send their key. A header that stands
+twice, or two headers that differ, are refused: the upstream might read the other one (H5). One
+value in several headers is one credential, and a blank header is none: SDKs send both.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 NOBODY: Final = Account("")
 """Stands for the caller when no account could be told."""
 
-_HEADERS: Final = ("authorization", "x-api-key", "api-key")
+_PROTOCOLS: Final = "sec-websocket-protocol"
+_HEADERS: Final = ("authorization", "x-api-key", "api-key", _PROTOCOLS)
+CREDENTIAL_PROTOCOL: Final = "openai-insecure-api-key."
+"""Begins the subprotocol of a WebSocket that is a key."""
 _BEARER: Final = "Bearer "
 _TOKEN: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
 """Visible ASCII without the comma, which would join two header lines into one value."""
@@ -163,7 +167,9 @@ def _presented(headers: Headers) -> str | None:
     """Return the one secret the headers carry, ``None`` when they carry none."""
     secret: str | None = None
     for name in _HEADERS:
-        values = headers.getall(name, ())
+        values: Sequence[str] = headers.getall(name, ())
+        if values and name == _PROTOCOLS:
+            values = _keys_among(values)
         if not values:
             continue
         if len(values) > 1:
@@ -179,6 +185,16 @@ def _presented(headers: Headers) -> str | None:
     if secret is not None and (len(secret) > MAX_TOKEN_CHARS or not _TOKEN.fullmatch(secret)):
         raise _RefusedError("The credential is too long or holds characters that none can have.")
     return secret
+
+
+def _keys_among(lines: Sequence[str]) -> list[str]:
+    """Return the keys among the subprotocols of a WebSocket."""
+    return [
+        protocol.strip(" \t").removeprefix(CREDENTIAL_PROTOCOL)
+        for line in lines
+        for protocol in line.split(",")
+        if CREDENTIAL_PROTOCOL in protocol
+    ]
 
 
 def _bearer(value: str) -> str:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from multidict import CIMultiDict
 
 from gatekeeper.listener.target import Target, parse_target
+from gatekeeper.listener.websocket import Upgrade, read_upgrade
 from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
@@ -44,7 +45,19 @@ _FORWARDING: Final = frozenset(
         "x-client-ip",
     }
 )
-_REBUILT: Final = frozenset({"host", "content-length", "expect", "via"})
+_REBUILT: Final = frozenset(
+    {
+        "host",
+        "content-length",
+        "expect",
+        "via",
+        "sec-websocket-key",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+    }
+)
 _DROPPED: Final = HOP_BY_HOP | _FORWARDING | _REBUILT
 _ONCE: Final = (
     "host",
@@ -71,6 +84,8 @@ class Head(Struct, frozen=True, gc=False):
     """Headers for the upstream, credentials still in place; no hop-by-hop, no twin, no Host."""
     via: str
     """Value of the ``Via`` header to send."""
+    upgrade: Upgrade | None = None
+    """The handshake, where the caller asks for a WebSocket."""
 
 
 class BadRequest(Struct, frozen=True, gc=False):
@@ -94,8 +109,9 @@ def read_head(request: BaseRequest, name: str) -> Head | BadRequest:
     headers = request.headers
     if (wrong := _wrong_headers(headers)) is not None:
         return BadRequest(Reason.INVALID_HEADERS, wrong)
-    if "upgrade" in headers:
-        return BadRequest(Reason.UPGRADE_NOT_SUPPORTED, "Call without an Upgrade header.")
+    upgrade = read_upgrade(request) if "upgrade" in headers else None
+    if isinstance(upgrade, str):
+        return BadRequest(Reason.UPGRADE_NOT_SUPPORTED, upgrade)
     via = ", ".join(headers.getall("via", ()))
     if via and any(hop.split()[1:2] == [name] for hop in via.split(",")):
         return BadRequest(
@@ -109,6 +125,7 @@ def read_head(request: BaseRequest, name: str) -> Head | BadRequest:
         client=_product(headers.get("user-agent")),
         forwarded=_for_upstream(headers),
         via=f"{via}, {mine}" if via else mine,
+        upgrade=upgrade,
     )
 
 

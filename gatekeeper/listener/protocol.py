@@ -149,6 +149,15 @@ class GateProtocol(RequestHandler):
             self._body.feed_eof()
             self.close()
 
+    async def finish_response(
+        self, request: BaseRequest, resp: StreamResponse, start_time: float | None
+    ) -> tuple[StreamResponse, bool]:
+        """Answer; what stands behind an upgrade that was not taken is never read as calls (H8)."""
+        if self._upgraded and not self._messages and self._payload_parser is None:
+            self._message_tail = b""
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
     def close_if_idle(self) -> None:
         """Close a connection on which no request is under way, nor any part of one."""
         if self._idle and self._head_deadline is None:

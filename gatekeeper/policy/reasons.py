@@ -141,7 +141,7 @@ REASONS: Final[Mapping[Reason, Explanation]] = {
     ),
     Reason.UPGRADE_NOT_SUPPORTED: Explanation(
         400,
-        "Protocol upgrades, WebSocket among them, are not supported. Use plain HTTP requests.",
+        "The connection cannot be upgraded so. WebSocket (RFC 6455) is the only protocol taken.",
         _FINAL,
     ),
     Reason.LOOP_DETECTED: Explanation(

@@ -8,8 +8,9 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from aiohttp.client_proto import ResponseHandler
     from multidict import CIMultiDict, CIMultiDictProxy
     from yarl import URL
 
@@ -54,8 +55,24 @@ class AnswerBrokenError(Exception):
     """The upstream's answer ended before it was complete."""
 
 
+class Switched(Struct, frozen=True, gc=False):
+    """A connection that has left HTTP: nothing of it is read until a parser is set."""
+
+    connection: ResponseHandler
+    headers: CIMultiDictProxy[str]
+    """Of the upstream's 101."""
+    close: Callable[[], None]
+    """Closes it, once what was written has gone out."""
+    abort: Callable[[], None]
+    """Breaks it off, which its other end can tell from a close."""
+    status: int = 101
+
+
 class Client(Protocol):
     """Sends requests to upstreams."""
+
+    async def upgrade(self, outgoing: Outgoing) -> Switched | Answer | Reason:
+        """Ask to leave HTTP; an answer when the upstream will not, a reason when there is none."""
 
     async def send(self, outgoing: Outgoing) -> Answer | Reason:
         """Send a request and wait for the head of the answer; a reason when there is none."""

@@ -18,7 +18,7 @@ from aiohttp.http import HttpVersion11, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gatekeeper.policy.words import Reason
-from gatekeeper.upstream.client import AnswerBrokenError
+from gatekeeper.upstream.client import AnswerBrokenError, Switched
 
 if TYPE_CHECKING:
     import ssl
@@ -42,11 +42,14 @@ _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods from which no server expects a body (RFC 9110, 8.6)."""
 _SWITCHING: Final = 101
 _OK: Final = 200
+_GOODBYE_S: Final = 2.0
+"""How long what was written last may take to go out."""
 _READ_AHEAD_BYTES: Final = 65_536
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _Key = tuple[str, int, "ssl.SSLContext | None"]
+_Asked = tuple["RawResponseMessage", "StreamReader", "asyncio.Task[None] | None"]
 
 
 class PoolClient:
@@ -77,6 +80,22 @@ class PoolClient:
                 return opened
             connection = opened
         return await self._ask(connection, key, outgoing)
+
+    async def upgrade(self, outgoing: Outgoing) -> Switched | Answer | Reason:
+        """Ask to leave HTTP, on a connection of its own: it never goes back to the pool."""
+        url = outgoing.url
+        key = (url.host or "", url.port or 0, outgoing.tls)
+        connection = await self._connect(key, secure=url.scheme == "https")
+        if isinstance(connection, Reason):
+            return connection
+        asked = await self._exchange(connection, outgoing)
+        if isinstance(asked, Reason):
+            return asked
+        message = asked[0]
+        if message.code == _SWITCHING and _clean(message):
+            leave, drop = partial(self._leave, connection), partial(self.drop, connection)
+            return Switched(connection, message.headers, leave, drop)
+        return self._answer(connection, key, *asked)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -135,6 +154,11 @@ class PoolClient:
     async def _ask(
         self, connection: ResponseHandler, key: _Key, outgoing: Outgoing
     ) -> Answer | Reason:
+        asked = await self._exchange(connection, outgoing)
+        return asked if isinstance(asked, Reason) else self._answer(connection, key, *asked)
+
+    async def _exchange(self, connection: ResponseHandler, outgoing: Outgoing) -> _Asked | Reason:
+        """Send a request and wait for the head of what comes back."""
         sending = None
         # A timer for the whole head: the connection's own would start anew with each byte.
         late = asyncio.get_running_loop().call_later(
@@ -142,7 +166,7 @@ class PoolClient:
         )
         try:
             sending = self._write(connection, outgoing)
-            message, payload = await _read_head(connection)
+            return *await _read_head(connection), sending
         except BaseException as error:
             if sending is not None:
                 sending.cancel()
@@ -153,6 +177,15 @@ class PoolClient:
             return reason
         finally:
             late.cancel()
+
+    def _answer(
+        self,
+        connection: ResponseHandler,
+        key: _Key,
+        message: RawResponseMessage,
+        payload: StreamReader,
+        sending: asyncio.Task[None] | None,
+    ) -> Answer | Reason:
         connection.read_timeout = self._deadlines.idle_s
         if not payload.is_eof():
             connection.start_timeout()
@@ -186,6 +219,16 @@ class PoolClient:
                 chunked = "content-length" not in outgoing.headers
                 sending = asyncio.create_task(_send_body(connection, body, chunked=chunked))
         return sending
+
+    def _leave(self, connection: ResponseHandler) -> None:
+        """Close a connection that left HTTP; what it does not take in time is given up."""
+        transport = connection.transport
+        if transport is None:
+            self.drop(connection)
+            return
+        self._open.discard(connection)
+        asyncio.get_running_loop().call_later(_GOODBYE_S, transport.abort)
+        connection.close()
 
     def _done(
         self,
@@ -283,8 +326,10 @@ def _reason(error: BaseException) -> Reason | None:
 
 def _usable(message: RawResponseMessage) -> bool:
     """Tell whether an answer can be passed on; aiohttp reads answers leniently (H32)."""
-    if message.code == _SWITCHING:  # nobody asked for it
-        return False
+    return message.code != _SWITCHING and _clean(message)  # nobody asked for a 101
+
+
+def _clean(message: RawResponseMessage) -> bool:
     return _CONTROL.search(" ".join((message.reason or "", *message.headers.values()))) is None
 
 
