@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from gatekeeper.app import system_clock
 from gatekeeper.facts.address import parse_address
 from gatekeeper.facts.network import NetworkData
-from gatekeeper.gate import Snapshot
 from gatekeeper.policy.decide import assess, conclude, screen
 from gatekeeper.policy.model import Account, Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import rate_limit_headers
@@ -25,6 +24,7 @@ from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Tier
 from gatekeeper.settings import Settings
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import load_rules
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.limiter_memory import MemoryLimiter

@@ -17,6 +17,13 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``limits``         builds the limits: in this process, or guarded in a shared store
 ``feeds``          fetches lists and databases of networks for the update commands
 ``gate``           the path of one request
+``conversations``  opens WebSockets, settles and records them
+``conversation``   both ways of one WebSocket
+``turns``          turns of OpenAI realtime: held and settled one by one
+``metering``       what is counted of a conversation
+``judging``        judges what was read and holds its worst case
+``snapshot``       what one request is judged by
+``door``           what differs from listener to listener
 ``delivery``       forwards an admitted call and settles it
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
 ``facts``          observes: client address, network, credentials, accounts

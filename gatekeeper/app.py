@@ -16,6 +16,7 @@ import structlog
 
 from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.batch_files import BatchFiles
+from gatekeeper.conversations import Conversations
 from gatekeeper.delivery import Delivery
 from gatekeeper.dialects.base import UNCHANGED
 from gatekeeper.facts.credentials import Authenticator
@@ -23,7 +24,7 @@ from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
 from gatekeeper.facts.network import NetworkData
-from gatekeeper.gate import Gate, Parts, Snapshot
+from gatekeeper.gate import Gate, Parts
 from gatekeeper.gauges import declare_gauges
 from gatekeeper.limits import keeping_limits
 from gatekeeper.live.fleet import Identity, Live, Watches
@@ -32,16 +33,16 @@ from gatekeeper.management.listening import listening_admin
 from gatekeeper.management.services import Services
 from gatekeeper.management.status import LimitStore, Node
 from gatekeeper.ops import listening_ops, ops_app
-from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Moment
 from gatekeeper.policy.words import GateMode
 from gatekeeper.serving import CallerListeners
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import (
-    StartError,
     admin_tls,
     alert_secret,
     load_rules,
     master_secret,
+    mistake_at,
     public_url,
     records_url,
     route_of,
@@ -63,7 +64,7 @@ from gatekeeper.verification.links import LinkSigner
 from gatekeeper.verification.service import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from gatekeeper.limits import Limits
     from gatekeeper.policy.ruleset import RuleSet
@@ -187,6 +188,20 @@ class App:
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
         self.verification = await self._verification(records, directory, links, environ)
+        delivery = Delivery(
+            settings,
+            self._clock,
+            directory,
+            limiter,
+            log,
+            routes,
+            sender,
+            metrics,
+            usage,
+            UNCHANGED,
+            derive(secret, "noise"),
+            tracing,
+        )
         self.gate = Gate(
             Parts(
                 settings=settings,
@@ -199,23 +214,11 @@ class App:
                 limiter=limiter,
                 log=log,
                 routes=routes,
-                delivery=Delivery(
-                    settings,
-                    self._clock,
-                    directory,
-                    limiter,
-                    log,
-                    routes,
-                    sender,
-                    metrics,
-                    usage,
-                    UNCHANGED,
-                    derive(secret, "noise"),
-                    tracing,
-                ),
+                delivery=delivery,
                 batch_files=BatchFiles(
                     sender, routes, UNCHANGED.count, settings.sizes.max_batch_file_bytes
                 ),
+                conversations=Conversations(delivery, secrets.token_bytes),
                 links=links,
                 metrics=metrics,
                 usage=usage,
@@ -252,9 +255,9 @@ class App:
         self._exit.callback(listeners.close)
         checks = {"draining": lambda: self.ready, "decision_log": lambda: log.accepting}
         ops = ops_app(metrics, checks | limits.checks, limits.degraded)
-        with _at("listeners"):
+        with mistake_at("listeners"):
             await listeners.open()
-        with _at("ops"):
+        with mistake_at("ops"):
             self.ops_port = await self._exit.enter_async_context(listening_ops(ops, settings.ops))
         if settings.admin.enabled:
             node = Node(
@@ -281,7 +284,7 @@ class App:
             api = listening_admin(
                 services, metrics, tls=admin_tls(settings), on_error=listeners.on_error
             )
-            with _at("admin"):
+            with mistake_at("admin"):
                 self.admin_port = await self._exit.enter_async_context(api)
         self.ready = True
 
@@ -379,15 +382,6 @@ class App:
             await asyncio.gather(task, return_exceptions=True)
 
         self._exit.push_async_callback(end)
-
-
-@contextlib.contextmanager
-def _at(place: str) -> Iterator[None]:
-    """Tell an address that cannot be listened on as a mistake at its place in the settings."""
-    try:
-        yield
-    except OSError as error:
-        raise StartError([Mistake("settings", None, place, str(error))]) from error
 
 
 async def serve(app: App) -> None:

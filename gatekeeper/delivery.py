@@ -79,12 +79,18 @@ class Delivery:
     noise_key: bytes
     tracing: Tracing | None = None
 
-    async def deliver(self, call: Admitted) -> StreamResponse:
-        """Forward one call. Success, error and a caller that hangs up are settled alike."""
+    async def deliver(
+        self, call: Admitted, reached: Answer | Reason | None = None
+    ) -> StreamResponse:
+        """Forward one call. Success, error and a caller that hangs up are settled alike.
+
+        ``reached`` is what came of it, where it was sent already.
+        """
         settings, outcome = self.settings, _Outcome(self, call)
         call, plan = self._prepared(call)
         try:
-            reached = await self._send(call, plan)
+            if reached is None:
+                reached = await self._send(call, plan)
             if isinstance(reached, Reason):
                 outcome.failure = reached
                 return self._failed(call, reached)

@@ -4,112 +4,68 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from gatekeeper.conversations import OF_A_TURN, Socket
 from gatekeeper.delivery import Admitted, countable
-from gatekeeper.dialects import PLAIN, dialect_for
-from gatekeeper.facts.address import client_address
+from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
 from gatekeeper.facts.credentials import NOBODY
-from gatekeeper.listener.answers import preflight, refuse
+from gatekeeper.judging import Case, Judged, Judging
+from gatekeeper.listener.answers import preflight, refusal_text, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
-from gatekeeper.listener.intake import read_small, take
+from gatekeeper.listener.intake import Taken, read_small, take
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
+from gatekeeper.metering import Granted, Refused
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
-from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.model import Call, Credential, Facts
-from gatekeeper.policy.pricing import PriceBook
 from gatekeeper.policy.ratelimit_headers import own_claims
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import before_a_call, view_of
-from gatekeeper.policy.words import CredentialKind, CredentialStatus, GateMode, Reason, Verdict
-from gatekeeper.settings import ForwardedHeader
+from gatekeeper.policy.words import (
+    CredentialKind,
+    CredentialStatus,
+    GateMode,
+    Reason,
+    Unit,
+    Verdict,
+)
 from gatekeeper.storage.decision_log import encode_record
-from gatekeeper.storage.limiter import Reserved
-from gatekeeper.terms import Terms, asked, fitted, granted, shaped
+from gatekeeper.terms import asked
 from gatekeeper.verification.pages import WEBHOOKS, PageCall
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.batch_files import BatchFiles
+    from gatekeeper.conversation import Leaving
+    from gatekeeper.conversations import Conversations
     from gatekeeper.delivery import Delivery
-    from gatekeeper.dialects.base import Dialect
-    from gatekeeper.facts.address import ClientAddress, TrustedProxies
+    from gatekeeper.dialects.base import Ask, Dialect, RefusalText
+    from gatekeeper.door import Door
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
-    from gatekeeper.facts.network import NetworkData
-    from gatekeeper.listener.intake import Taken
     from gatekeeper.policy.limits import Claim
-    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing, View
-    from gatekeeper.policy.ruleset import RuleSet
+    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
     from gatekeeper.settings import Settings
+    from gatekeeper.snapshot import Snapshot
     from gatekeeper.storage.decision_log import DecisionLog
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.routes import RouteTable
-    from gatekeeper.verification.links import LinkSigner
+    from gatekeeper.verification.links import LinkSigner, VerificationLink
 
-_REMEMBERED: Final = 8_192
 OWN_PATHS: Final = "/gatekeeper/"
 """Paths that the gate answers itself."""
-_FORWARDED_LINES: Final = {
-    ForwardedHeader.X_FORWARDED_FOR: "x-forwarded-for",
-    ForwardedHeader.FORWARDED: "forwarded",
-}
-_NOTHING_HELD: Final = Reserved(None, ())
 _PAGE_BODY_S: Final = 10.0
 """How long a body for the gate itself may take."""
 _UNREAD: Final = Credential(CredentialKind.NONE, CredentialStatus.MISSING)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What one request is judged by, swapped as a whole: rules, network data, mode."""
-
-    rules: RuleSet
-    network: NetworkData
-    planner: LimitPlanner
-    prices: PriceBook
-    mode: GateMode
-
-    @classmethod
-    def of(
-        cls, rules: RuleSet, network: NetworkData, mode: GateMode = GateMode.ENFORCE
-    ) -> Snapshot:
-        """Work out what can be worked out once."""
-        return cls(rules, network, LimitPlanner(rules), PriceBook(rules), mode)
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What differs from listener to listener."""
-
-    modes: Collection[CredentialKind]
-    forwarded_header: ForwardedHeader
-    locate: Callable[[str, tuple[str, ...]], ClientAddress]
-    """Client address from peer and forwarded lines; remembers, as callers keep connections."""
-
-    @classmethod
-    def of(
-        cls,
-        modes: Collection[CredentialKind],
-        header: ForwardedHeader,
-        trusted: TrustedProxies,
-    ) -> Door:
-        """Return a door that believes ``header`` of ``trusted`` proxies."""
-
-        def locate(peer: str, lines: tuple[str, ...]) -> ClientAddress:
-            return client_address(peer, lines, header, trusted)
-
-        return cls(modes, header, lru_cache(_REMEMBERED)(locate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +82,7 @@ class Parts:
     routes: RouteTable
     delivery: Delivery
     batch_files: BatchFiles
+    conversations: Conversations
     links: LinkSigner
     metrics: Metrics
     usage: UsageBook
@@ -144,6 +101,7 @@ class Gate:
         self._drained: asyncio.Future[None] | None = None
         self._parts = parts
         self._own_limits = OwnLimits(parts.limiter, parts.metrics, parts.settings.cors)
+        self._judging = Judging(parts.limiter, parts.settings.deadlines.hold_s)
 
     async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         """Answer one request of a listener."""
@@ -158,6 +116,11 @@ class Gate:
             response.force_close()
         return response
 
+    @property
+    def leaving(self) -> Leaving:
+        """What tells conversations to end."""
+        return self._parts.conversations.leaving
+
     async def drained(self) -> None:
         """Close each connection after its answer from now on; return when no call is left."""
         self._drained = asyncio.get_running_loop().create_future()
@@ -166,8 +129,8 @@ class Gate:
 
     async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         parts, now, at = self._parts, self.snapshot, self._parts.clock()
-        case = _Case(request, parts.new_id(at), at, now)
-        client = _address(door, request)
+        case = Case(request, parts.new_id(at), at, now)
+        client = door.client_of(request)
         network = now.network.observe_client(client)
         head = read_head(request, parts.settings.name)
         if isinstance(head, BadRequest):
@@ -178,7 +141,8 @@ class Gate:
             refusal.force_close()  # nor are the bytes that follow it
             return refusal
         path = head.target.path
-        dialect = dialect_for(head.method, path)
+        upgrade = head.upgrade
+        dialect = dialect_for(head.method, path) if upgrade is None else dialect_of_socket(path)
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
         own = path.startswith(OWN_PATHS)
@@ -198,46 +162,72 @@ class Gate:
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)
         facts = replace(facts, call=asked(call, taken, now.prices))
-        reserved, terms = _NOTHING_HELD, Terms(facts.call)
-        if now.mode is not GateMode.BYPASS:
-            view = view_of(facts)
-            standing = assess(facts, view, now.rules, standing)
-            if stops(standing, mode=now.mode):
-                return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
-            terms, reserved = await self._reserve(case, facts, standing, view, taken)
+        if upgrade is None:
+            judged = await self._judging.judge(case, facts, standing, taken)
+        else:
+            judged = await self._judging.judge(case, facts, standing, taken, OF_A_TURN)
+            judged = await self._judging.with_slot(case, facts, taken, judged)
         admitted = False
         try:
-            decision = self._decide(case, standing, facts, reserved.statuses)
+            decision = self._decide(case, judged.standing, facts, judged.statuses)
             admitted = decision.admits
         finally:
-            if not admitted and reserved.held is not None:
-                await parts.limiter.cancel(reserved.held, at)
+            if not admitted:
+                await self._judging.give_back(judged, at)
         if not admitted:
             return self._refuse(case, decision, facts, dialect)
-        return await parts.delivery.deliver(
-            Admitted(
-                request, head, taken, dialect, facts, decision, reserved.held, now.prices, terms
-            )
+        admission = Admitted(
+            request, head, taken, dialect, facts, decision, judged.held, now.prices, judged.terms
         )
+        if upgrade is None:
+            return await parts.delivery.deliver(admission)
+        further = partial(self._hold_more, door, admission)
+        return await parts.conversations.deliver(Socket(admission, upgrade, judged.slot, further))
 
-    async def _reserve(
-        self, case: _Case, facts: Facts, standing: Standing, view: View, taken: Taken
-    ) -> tuple[Terms, Reserved]:
-        """Hold the worst case that shaping and the quotas leave of what is asked."""
-        now, parts = case.now, self._parts
-        ask = taken.ask if now.mode is GateMode.ENFORCE else None  # else nothing is changed
-        terms = shaped(facts.call, ask, standing.shaping, now.prices)
-        claims = now.planner.claims(_held(facts, terms), standing, view)
-        fitting = fitted(terms, ask, claims, now.prices)
-        if fitting is not terms:
-            terms = fitting
-            claims = now.planner.claims(_held(facts, terms), standing, view)
-        hold_s = parts.settings.deadlines.hold_s
-        reserved = await parts.limiter.reserve(claims, case.at, hold_s, case.id)
-        return granted(terms, ask, reserved.held, now.prices), reserved
+    async def _hold_more(
+        self, door: Door, call: Admitted, ask: Ask, units: frozenset[Unit], body_bytes: int
+    ) -> Granted | Refused:
+        """Judge a further piece of a conversation as if it were a call, by what holds now."""
+        parts, now, at = self._parts, self.snapshot, self._parts.clock()
+        case = Case(call.request, parts.new_id(at), at, now)
+        headers = call.request.headers
+        credential, account = parts.authenticator.identify(headers, door.modes, at.unix_s)
+        taken = Taken(call.taken.route, None, None, ask, body_bytes)
+        facts = replace(
+            call.facts,
+            at=at.unix_s,
+            credential=credential,
+            account=account,
+            call=asked(call.facts.call, taken, now.prices),
+        )
+        standing = screen(facts, now.rules, now.mode)
+        judged = Judged(standing, call.terms)
+        if not stops(standing, mode=now.mode):
+            judged = await self._judging.judge(case, facts, standing, taken, units)
+        decision = self._concluded(case, judged.standing, facts, judged.statuses)
+        terms = judged.terms
+        output, asked_for = terms.call.max_output_tokens, ask.max_output_tokens or 0
+        if decision.admits and (output >= asked_for or terms.budget_tokens is not None):
+            return Granted(judged.held, ask.input_tokens, output, terms.budget_tokens)
+        await self._judging.give_back(judged, at)
+        if decision.admits:  # shaping allows less, and the bound is the caller's to send
+            reason = Reason.REQUEST_EXCEEDS_LIMIT
+            decision = replace(decision, verdict=Verdict.RATE_LIMITED, reason=reason)
+        reason = decision.reason or Reason.SERVICE_UNAVAILABLE
+        return Refused(reason, partial(self._tell, case, decision, facts))
+
+    def _tell(
+        self, case: Case, decision: Decision, facts: Facts, detail: str | None
+    ) -> RefusalText:
+        """Record the refusal of a further piece and return what its caller is told."""
+        self._record(case, decision, facts)
+        kind, said = facts.credential.kind, facts.credential.detail
+        decision = replace(decision, detail=detail or decision.detail)
+        link = self._link(case, decision, facts)
+        return refusal_text(decision, self._parts.settings, kind=kind, link=link, said=said)
 
     async def _end_screened(
-        self, case: _Case, screened: Standing, facts: Facts, dialect: Dialect
+        self, case: Case, screened: Standing, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
         """Refuse a call, or tell its caller where its own limits stand for a call of it now."""
         request, now, ours = case.request, case.now, self._own_limits
@@ -258,7 +248,7 @@ class Gate:
         return self._refuse_outright(case, unknown, facts, dialect)
 
     async def _answer_own(
-        self, case: _Case, method: str, path: str, network: NetworkFacts
+        self, case: Case, method: str, path: str, network: NetworkFacts
     ) -> StreamResponse:
         """Answer callers and vendors; an embargo holds for pages too, but not for webhooks."""
         request, at = case.request, case.at.unix_s
@@ -281,7 +271,7 @@ class Gate:
 
     def _decide(
         self,
-        case: _Case,
+        case: Case,
         standing: Standing,
         facts: Facts,
         limits: tuple[LimitStatus, ...] = (),
@@ -291,6 +281,13 @@ class Gate:
         decision = self._concluded(case, standing, facts, limits)
         if decision.admits and not parts.log.accepting:
             decision = self._concluded(case, outright(Reason.SERVICE_UNAVAILABLE), facts, ())
+        self._record(case, decision, facts)
+        if parts.tracing is not None:
+            parts.tracing.decided(decision, facts.call.dialect, facts.call.method)
+        return decision
+
+    def _record(self, case: Case, decision: Decision, facts: Facts) -> None:
+        parts = self._parts
         parts.log.append(encode_record(to_record(decision, facts, mode=case.now.mode)))
         parts.metrics.count(
             "gatekeeper_decisions",
@@ -307,12 +304,9 @@ class Gate:
             )
         took_us = parts.clock().monotonic_us - case.at.monotonic_us
         parts.metrics.observe("gatekeeper_decision_seconds", took_us * 1e-6)
-        if parts.tracing is not None:
-            parts.tracing.decided(decision, facts.call.dialect, facts.call.method)
-        return decision
 
     def _concluded(
-        self, case: _Case, standing: Standing, facts: Facts, limits: tuple[LimitStatus, ...]
+        self, case: Case, standing: Standing, facts: Facts, limits: tuple[LimitStatus, ...]
     ) -> Decision:
         return conclude(
             standing,
@@ -324,19 +318,15 @@ class Gate:
         )
 
     def _refuse_outright(
-        self, case: _Case, why: BadRequest, facts: Facts, dialect: Dialect
+        self, case: Case, why: BadRequest, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
         decision = self._decide(case, outright(why.reason, why.detail), facts)
         return self._refuse(case, decision, facts, dialect)
 
     def _refuse(
-        self, case: _Case, decision: Decision, facts: Facts, dialect: Dialect
+        self, case: Case, decision: Decision, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
-        link = None
-        if decision.obligation is not None and decision.verdict is Verdict.STEP_UP:
-            link = self._parts.links.issue(
-                facts.account.id, decision.obligation.assurance, case.id, case.at.unix_s
-            )
+        link = self._link(case, decision, facts)
         return refuse(
             case.request,
             decision,
@@ -347,25 +337,8 @@ class Gate:
             said=facts.credential.detail,
         )
 
-
-class _Case(Struct, frozen=True, gc=False):
-    """One request under judgement."""
-
-    request: BaseRequest
-    id: str
-    at: Moment
-    now: Snapshot
-
-
-def _address(door: Door, request: BaseRequest) -> ClientAddress:
-    protocol = request.protocol
-    proxied = getattr(protocol, "proxied", None)
-    peer = getattr(protocol, "peer", "") if proxied is None else str(proxied)
-    header = _FORWARDED_LINES.get(door.forwarded_header)
-    lines = () if header is None else tuple(request.headers.getall(header, ()))
-    return door.locate(peer, lines)
-
-
-def _held(facts: Facts, terms: Terms) -> Facts:
-    """Return the facts with the call as it is held, which is what its limits count."""
-    return facts if terms.call is facts.call else replace(facts, call=terms.call)
+    def _link(self, case: Case, decision: Decision, facts: Facts) -> VerificationLink | None:
+        if decision.obligation is None or decision.verdict is not Verdict.STEP_UP:
+            return None
+        assurance = decision.obligation.assurance
+        return self._parts.links.issue(facts.account.id, assurance, case.id, case.at.unix_s)

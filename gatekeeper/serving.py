@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gatekeeper.door import Door
 from gatekeeper.facts.address import TrustedProxies, cut_peer, parse_address
-from gatekeeper.gate import Door
 from gatekeeper.listener.protocol import GateServer
 from gatekeeper.policy.words import CredentialKind
 from gatekeeper.sources import listener_tls
@@ -78,9 +78,12 @@ class CallerListeners:
         """Let calls under way end for ``within_s``, then cut what is left."""
         for _, server in self._servers:
             server.close_idle()
+        leaving = self._gate.leaving
+        leaving.soon.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._gate.drained()
+        leaving.now.set()
         for _, server in self._servers:
             await server.shutdown(_CUT_S)
 

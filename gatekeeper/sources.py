@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 import time
@@ -23,7 +24,7 @@ from gatekeeper.verification.sandbox import SandboxVendor
 from gatekeeper.verification.standard_webhooks import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import aiohttp
@@ -47,6 +48,15 @@ class StartError(Exception):
         """Keep the mistakes for whoever prints them."""
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = mistakes
+
+
+@contextlib.contextmanager
+def mistake_at(place: str) -> Iterator[None]:
+    """Tell an address that cannot be listened on as a mistake at its place in the settings."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError([Mistake("settings", None, place, str(error))]) from error
 
 
 def master_secret(settings: Settings, environ: Mapping[str, str]) -> bytes:

@@ -54,6 +54,14 @@ _COUNTERS: Final = {
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),
     ),
+    "gatekeeper_websocket_messages": (
+        "Frames and messages of WebSockets by direction (from_caller, to_caller) and kind.",
+        ("direction", "kind"),
+    ),
+    "gatekeeper_websocket_bytes": (
+        "Bytes of WebSocket frames by direction, heads included.",
+        ("direction",),
+    ),
     "gatekeeper_alert_messages": (
         "Messages to the webhook of alerts: delivered, retried, given_up.",
         ("outcome",),

@@ -15,12 +15,14 @@ from gatekeeper.dialects.openai_batches import OpenAIBatchCreate, OpenAIBatches
 from gatekeeper.dialects.openai_chat import OpenAIChat
 from gatekeeper.dialects.openai_files import OpenAIFiles
 from gatekeeper.dialects.openai_images import OpenAIImages
+from gatekeeper.dialects.openai_realtime import OpenAIRealtime
 from gatekeeper.dialects.plain import Plain
 
 if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
 
 PLAIN: Final = Plain()
+REALTIME: Final = OpenAIRealtime()
 DIALECTS: Final[tuple[Dialect, ...]] = (
     OpenAIChat(),
     AnthropicMessages(),
@@ -41,3 +43,8 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 def dialect_for(method: str, path: str) -> Dialect:
     """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches."""
     return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)
+
+
+def dialect_of_socket(path: str) -> Dialect:
+    """Return the dialect of a WebSocket to the canonical ``path``."""
+    return REALTIME if REALTIME.matches("GET", path) else PLAIN

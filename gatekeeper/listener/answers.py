@@ -40,21 +40,38 @@ def refuse(
 
     ``said`` is what the check of the credential has to say to the caller.
     """
-    reason = decision.reason or Reason.SERVICE_UNAVAILABLE
-    row = REASONS[reason]
-    status = row.status
+    text = refusal_text(decision, settings, kind=kind, link=link, said=said)
+    status = text.status
     headers = CIMultiDict[str]()
-    if decision.verdict is Verdict.STEP_UP and kind is CredentialKind.JWT:
-        status = _UNAUTHORIZED
     if status == _UNAUTHORIZED:
         headers["WWW-Authenticate"] = _challenge(decision, settings)
     if status == _LEGAL:
         headers["Link"] = f'<{settings.public_url}>; rel="blocked-by"'  # RFC 7725
     headers.extend(rate_limit_headers(decision.limits))
+    headers.update(dialect.refusal_headers(text))
+    headers[DECISION_HEADER] = decision.id
+    add_cors(headers, request, settings.cors)
+    return Response(status=status, headers=headers, body=dialect.refusal_body(text))
+
+
+def refusal_text(
+    decision: Decision,
+    settings: Settings,
+    *,
+    kind: CredentialKind = CredentialKind.NONE,
+    link: VerificationLink | None = None,
+    said: str | None = None,
+) -> RefusalText:
+    """Return what a caller is told of a refusal, before it is written in a dialect."""
+    reason = decision.reason or Reason.SERVICE_UNAVAILABLE
+    row = REASONS[reason]
+    status = row.status
+    if decision.verdict is Verdict.STEP_UP and kind is CredentialKind.JWT:
+        status = _UNAUTHORIZED
     # In observe mode a quota may have had no room for a call that failed for another reason.
     limited = decision.verdict is Verdict.RATE_LIMITED
     detail = said if decision.verdict is Verdict.UNAUTHENTICATED else decision.detail
-    text = RefusalText(
+    return RefusalText(
         status=status,
         reason=reason,
         message=_message(
@@ -65,10 +82,6 @@ def refuse(
         verification_expires_at=None if link is None else link.expires_at,
         retry_after_s=retry_after_s(decision.limits) if limited else None,
     )
-    headers.update(dialect.refusal_headers(text))
-    headers[DECISION_HEADER] = decision.id
-    add_cors(headers, request, settings.cors)
-    return Response(status=status, headers=headers, body=dialect.refusal_body(text))
 
 
 def grant_headers(request: BaseRequest, decision: Decision, cors: Cors) -> CIMultiDict[str]:

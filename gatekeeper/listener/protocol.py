@@ -109,7 +109,7 @@ class GateProtocol(RequestHandler):
     @property
     def ending(self) -> bool:
         """Whether the next answer is the last one of this connection."""
-        return self._close or self._gate_server.leaving
+        return self._close or self._gate_server.leaving or self._declining
 
     @property
     def peer(self) -> str:
@@ -153,7 +153,7 @@ class GateProtocol(RequestHandler):
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
         """Answer; what stands behind an upgrade that was not taken is never read as calls (H8)."""
-        if self._upgraded and not self._messages and self._payload_parser is None:
+        if self._declining:
             self._message_tail = b""
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
@@ -162,6 +162,11 @@ class GateProtocol(RequestHandler):
         """Close a connection on which no request is under way, nor any part of one."""
         if self._idle and self._head_deadline is None:
             self.force_close()
+
+    @property
+    def _declining(self) -> bool:
+        """Whether the call under way asked for an upgrade, and has got none."""
+        return self._upgraded and not self._messages and self._payload_parser is None
 
     @property
     def _idle(self) -> bool:

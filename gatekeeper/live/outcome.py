@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from gatekeeper.gate import Snapshot
     from gatekeeper.policy.mistake import Mistake
+    from gatekeeper.snapshot import Snapshot
 
 
 class What(StrEnum):

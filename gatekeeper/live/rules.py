@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gatekeeper.gate import Snapshot
 from gatekeeper.live.files import Cause
 from gatekeeper.live.outcome import Outcome, Refusal, What
 from gatekeeper.live.rule_files import Remembered, RuleFiles
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import rule_changes, weakened_embargoes
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import unknown_owners
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.storage.rule_history import Conflict, Source

@@ -198,13 +198,16 @@ class Deadlines(Part):
     """From the forwarded request to the upstream's status line."""
     idle_s: PositiveSeconds = 120
     """Longest silence inside an answer."""
+    websocket_idle_s: PositiveSeconds = 600
+    """Longest silence of a WebSocket, both ways; pings end it too."""
     write_s: PositiveSeconds = 60
     """Longest time a client may stop reading."""
     keepalive_s: PositiveSeconds = 75
     drain_s: PositiveSeconds = 30
     """From SIGTERM until open streams are cut."""
     hold_s: PositiveSeconds = 3_600
-    """How long a call may last until what it holds of its limits is charged as it stands."""
+    """How long a call may last until what it holds of its limits is charged as it stands. A
+    WebSocket ends then, and its caller connects anew."""
     readiness_s: Annotated[float, Field(ge=0, le=300)] = 1
     """How long readiness is red before the listeners close."""
 
@@ -221,6 +224,8 @@ class Sizes(Part):
     """Input file of an OpenAI batch, which the gate reads at the endpoint to know what it costs."""
     max_inflated_bytes: Annotated[int, Field(ge=1)] = 40_000_000
     """After gzip or deflate is undone."""
+    max_message_bytes: Annotated[int, Field(ge=1)] = 20_000_000
+    """One message of a WebSocket, either way."""
 
 
 class Cors(Part):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp.http import StreamWriter
     from aiohttp.web import BaseRequest
-    from multidict import CIMultiDict
+    from multidict import CIMultiDict, CIMultiDictProxy
 
     from gatekeeper.dialects.base import AnswerReader, Dialect
     from gatekeeper.settings import Deadlines
@@ -62,6 +62,12 @@ class Ending(StrEnum):
     UPSTREAM_SILENT = "upstream_silent"
     CLIENT_GONE = "client_gone"
     CLIENT_STALLED = "client_stalled"
+    CLIENT_BROKE = "client_broke"
+    """The caller of a WebSocket sent what is no sound frame."""
+    TIMED_OUT = "timed_out"
+    """A WebSocket was silent for too long, or lasted too long."""
+    RESTARTED = "restarted"
+    """A WebSocket was ended because the gate stops."""
 
 
 _PROPER: Final = frozenset({Ending.COMPLETE, Ending.STOPPED})
@@ -89,7 +95,7 @@ class Relay:
         must be changed and cannot be, and nothing of it was sent.
         """
         answer, reader = self._answer, self._reader
-        headers = _pass_on(answer, ours)
+        headers = pass_on(answer.headers, ours)
         if reader is not None and reader.changes:
             for name in _OF_THE_BYTES:
                 headers.popall(name, None)
@@ -241,8 +247,9 @@ class _PassedOn(StreamResponse):
         writer._headers_buf = head  # noqa: SLF001
 
 
-def _pass_on(answer: Answer, ours: Mapping[str, str]) -> CIMultiDict[str]:
-    headers = answer.headers.copy()
+def pass_on(theirs: CIMultiDictProxy[str], ours: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers of an answer: the upstream's, but those of its connection, and ours."""
+    headers = theirs.copy()
     nominated = ",".join(headers.getall("connection", ()))
     dropped = _DROPPED
     if nominated:

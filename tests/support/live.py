@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from support.gates import rules_text
 
 from gatekeeper.facts.network import NetworkData
-from gatekeeper.gate import Snapshot
 from gatekeeper.live.rule_files import RuleFiles, watch_rules
 from gatekeeper.live.rules import RuleKeeper
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.storage.rule_history import RuleHistory
 from gatekeeper.telemetry import Metrics
 
