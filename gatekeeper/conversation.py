@@ -192,7 +192,7 @@ class Conversation:
         with contextlib.suppress(ConnectionError):
             if end.to_upstream is not None:
                 self._upstream.say_goodbye(end.to_upstream)
-        with contextlib.suppress(ConnectionError, TimeoutError, FrameError):
+        with contextlib.suppress(ConnectionError, TimeoutError):
             if end.event is not None:
                 self._caller.send(Opcode.TEXT, end.event)
             if end.to_caller is not None:

@@ -9,7 +9,6 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from gatekeeper.conversation import Conversation, Leaving
-from gatekeeper.delivery import countable
 from gatekeeper.dialects import REALTIME
 from gatekeeper.dialects.realtime_reader import RealtimeReader
 from gatekeeper.facts.credentials import CREDENTIAL_PROTOCOL
@@ -146,7 +145,7 @@ class Conversations:
             return MessageMeter(allowance, first, book)
         return TurnMeter(
             REALTIME,
-            RealtimeReader(),
+            RealtimeReader(self.delivery.plan.count),
             allowance,
             ask,
             first,
@@ -290,10 +289,9 @@ class _Book:
             delivery.tracing.settled(upstream, self.ending, usage)
 
     def _count(self, usage: Usage, at: float) -> None:
-        call, facts = self._call, self._call.facts
-        if countable(facts):
-            row = call.prices.row(facts.call.model)
-            self._delivery.usage.settled(facts.account.id, at, row.model, usage)
+        facts = self._call.facts
+        row = self._call.prices.row(facts.call.model)
+        self._delivery.usage.settled(facts.account.id, at, row.model, usage)
 
 
 def _protocols_for(socket: Socket) -> tuple[str, ...]:

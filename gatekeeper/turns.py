@@ -97,6 +97,7 @@ class TurnMeter:
                 judged = await self._allowance.hold(Ask(model), frozenset())
                 if isinstance(judged, Refused):
                     return self._stop(judged, event)
+                await self._allowance.cancel(judged.reservation)
         if not sent.may_start:
             return None
         refused = await self._cover(sent)

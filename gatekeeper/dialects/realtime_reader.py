@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gatekeeper.dialects.body import IMAGE_TOKENS, read_fields
 from gatekeeper.dialects.estimate import estimate_tokens, without_escapes
@@ -23,6 +24,9 @@ from gatekeeper.dialects.realtime_events import (
     without_media,
 )
 from gatekeeper.policy.model import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STARTS: Final = "response.create"
 _UPDATES: Final = frozenset({"session.update", "transcription_session.update"})
@@ -87,7 +91,9 @@ _FAILED: Final = Failed()
 class RealtimeReader:
     """Reads along both ways of one conversation. Never changes what is passed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[bytes], int] = estimate_tokens) -> None:
+        """``count`` counts the tokens of UTF-8 text."""
+        self._count = count
         self._bound: int | None = None
         self._known_tokens = 0
         """Of the conversation, as the last response reported it."""
@@ -100,6 +106,12 @@ class RealtimeReader:
 
     def sent(self, event: bytes) -> Sent | str:
         """Read an event of the caller; a sentence when it could be read in two ways."""
+        try:
+            return self._sent(event)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return "The event is nested too deeply, or is not Unicode."
+
+    def _sent(self, event: bytes) -> Sent | str:
         fields = read_fields(event)
         if isinstance(fields, str):
             return fields.replace("body", "event")
@@ -173,12 +185,18 @@ class RealtimeReader:
         bound = bound_of(session)
         if isinstance(bound, str):
             return bound
-        if any(name in session for name in BOUNDS):
-            self._bound = bound
         raw = fields.get("session", b"{}")
+        models = tuple(models_in(_ANY.decode(raw)))
         self._note_format(raw)
         self._add(raw)
-        return Sent(may_start=False, models=tuple(models_in(_ANY.decode(raw))))
+        before = self._bound
+        if not any(name in session for name in BOUNDS):
+            return Sent(may_start=False, models=models)
+        self._bound = bound
+        if before is None or (bound is not None and bound <= before):
+            return Sent(may_start=False, models=models)
+        # What is held for the next response is too little now, and speech may be waiting already.
+        return replace(self._may_start(bound), models=models)
 
     def _note_format(self, event: bytes) -> None:
         """Take the denser format for good once anybody speaks of it."""
@@ -188,16 +206,16 @@ class RealtimeReader:
     def _add(self, event: bytes) -> None:
         """Count what an event adds to the conversation: text, and recordings by their length."""
         if b'"audio"' not in event and b'"input_image"' not in event:
-            self._added_tokens += estimate_tokens(without_escapes(event))
+            self._added_tokens += self._count(without_escapes(event))
             return
         audio_chars, images, rest = without_media(_ANY.decode(event))
         self._added_audio_chars += audio_chars
-        self._added_tokens += images * IMAGE_TOKENS + estimate_tokens(msgspec.json.encode(rest))
+        self._added_tokens += images * IMAGE_TOKENS + self._count(msgspec.json.encode(rest))
 
     def _started(self, response_id: str) -> Started | None:
         if response_id in self._delivered or response_id in self._ended:
             return None
-        self._delivered[response_id] = _Delivered()
+        self._delivered[response_id] = _Delivered(self._count)
         return Started(response_id)
 
     def _deliver(self, event: UpstreamEvent) -> None:
@@ -233,9 +251,10 @@ class RealtimeReader:
 class _Delivered:
     """What came of one response that is still under way."""
 
-    __slots__ = ("_audio_chars", "_text_tokens")
+    __slots__ = ("_audio_chars", "_count", "_text_tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[bytes], int]) -> None:
+        self._count = count
         self._audio_chars = 0
         self._text_tokens = 0
 
@@ -243,7 +262,7 @@ class _Delivered:
         if audio:
             self._audio_chars += len(delta) - 2
         else:
-            self._text_tokens += estimate_tokens(without_escapes(delta)[1:-1])
+            self._text_tokens += self._count(without_escapes(delta)[1:-1])
 
     def tokens(self, chars_per_token: int) -> int:
         return self._text_tokens - -self._audio_chars // chars_per_token

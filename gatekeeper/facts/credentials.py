@@ -189,12 +189,9 @@ def _presented(headers: Headers) -> str | None:
 
 def _keys_among(lines: Sequence[str]) -> list[str]:
     """Return the keys among the subprotocols of a WebSocket."""
-    return [
-        protocol.strip(" \t").removeprefix(CREDENTIAL_PROTOCOL)
-        for line in lines
-        for protocol in line.split(",")
-        if CREDENTIAL_PROTOCOL in protocol
-    ]
+    offered = [each.strip(" \t") for line in lines for each in line.split(",")]
+    prefix = CREDENTIAL_PROTOCOL
+    return [each[len(prefix) :] for each in offered if each.startswith(prefix)]
 
 
 def _bearer(value: str) -> str:

@@ -9,6 +9,7 @@ from aiohttp.http import StreamWriter
 
 from gatekeeper.websocket.frames import (
     CloseCode,
+    FrameError,
     FrameReader,
     Message,
     Opcode,
@@ -34,6 +35,7 @@ class Line:
     """
 
     __slots__ = (
+        "_deaf",
         "_lost",
         "_new_mask",
         "_protocol",
@@ -53,6 +55,8 @@ class Line:
         self._writer = StreamWriter(protocol, asyncio.get_running_loop())
         self._waiter: asyncio.Future[None] | None = None
         self._lost = False
+        self._deaf = False
+        """Whether what still comes is thrown away: nobody can tell any more what it means."""
         self._said_goodbye = False
 
     @property
@@ -63,6 +67,8 @@ class Line:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what the connection received."""
+        if self._deaf:
+            return False, b""
         self._reader.feed(data)
         if self._waiter is not None:
             self._wake()
@@ -80,7 +86,7 @@ class Line:
 
         Raises :class:`~gatekeeper.websocket.frames.FrameError`.
         """
-        while (message := self._reader.next()) is None:
+        while (message := self._next()) is None:
             if self._lost:
                 return None
             if self._protocol._reading_paused:  # noqa: SLF001 - as above
@@ -94,7 +100,7 @@ class Line:
 
     def unread(self) -> Message | None:
         """Return the next message that has come already; raises as :meth:`receive` does."""
-        return self._reader.next()
+        return self._next()
 
     def send(self, opcode: Opcode, payload: bytes) -> None:
         """Send one frame; nothing follows a close frame. Raises ``ConnectionError``."""
@@ -123,6 +129,13 @@ class Line:
         """Send a close frame, if that can still be done and was not."""
         if self.connected and not self._said_goodbye:
             self.send(Opcode.CLOSE, close_payload(code, reason))
+
+    def _next(self) -> Message | None:
+        try:
+            return None if self._deaf else self._reader.next()
+        except FrameError:
+            self._deaf = True
+            raise
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp import web
 from support.gates import SOON_S, rules_text
+from support.wire import until
 
 if TYPE_CHECKING:
     import ssl
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PATH = "/v1/realtime"
 MODEL = "demo-small"
+WORDS = [" cat", " dog", " house", " tree"]
+"""One token each."""
 
 
 def usage(read: int, written: int, **details: Any) -> dict[str, Any]:
@@ -169,6 +172,12 @@ class Talking:
         ]
         assert len(cells) <= 1, cells
         return sum(cell.used for cell in cells) / 1_000_000 if cells else 0.0
+
+    async def settled(self) -> dict[str, Any]:
+        """Wait until the only conversation is over and all that it held is settled."""
+        outcome = await self.outcome()
+        await until(lambda: self.held() == 0)
+        return outcome
 
     def held(self) -> int:
         """Return how many reservations are open."""
