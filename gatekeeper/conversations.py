@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -28,7 +29,7 @@ from gatekeeper.websocket.handshake import PROTOCOLS
 from gatekeeper.websocket.line import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from aiohttp.web import StreamResponse
 
@@ -78,12 +79,16 @@ class Conversations:
                 return await self._talk(socket, reached, meter, book)
             talked = False
         finally:
-            if talked:  # to its end, or until the caller was gone
-                await meter.finish()
-                book.close()
-            if socket.slot is not None:
-                await delivery.limiter.settle(socket.slot, Usage(), delivery.clock())
+            # Whoever hangs up now must not keep the books from being closed.
+            await _to_its_end(self._settle(socket, meter, book, talked=talked))
         return await delivery.deliver(call, reached)
+
+    async def _settle(self, socket: Socket, meter: Meter, book: _Book, *, talked: bool) -> None:
+        if talked:  # to its end, or until the caller was gone
+            await meter.finish()
+            book.close()
+        if socket.slot is not None:
+            await self.delivery.limiter.settle(socket.slot, Usage(), self.delivery.clock())
 
     async def _open(self, socket: Socket) -> Opened | Answer | Reason:
         """Shake hands with the upstream."""
@@ -292,6 +297,19 @@ class _Book:
         facts = self._call.facts
         row = self._call.prices.row(facts.call.model)
         self._delivery.usage.settled(facts.account.id, at, row.model, usage)
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Wait for ``work`` however often the call is cancelled meanwhile; then it is."""
+    task, cancelled = asyncio.create_task(work), False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _protocols_for(socket: Socket) -> tuple[str, ...]:

@@ -76,9 +76,13 @@ class Judging:
         if judged.held is None:
             return judged
         apart = replace(case, id=f"{case.id}.slot")
-        _, reserved = await self._reserve(
-            apart, facts, judged.standing, taken, view=view_of(facts), units=_OF_A_CONNECTION
-        )
+        try:
+            _, reserved = await self._reserve(
+                apart, facts, judged.standing, taken, view=view_of(facts), units=_OF_A_CONNECTION
+            )
+        except BaseException:  # a caller that hangs up meanwhile leaves nothing held
+            await self.limiter.cancel(judged.held, case.at)
+            raise
         if reserved.held is None:
             await self.limiter.cancel(judged.held, case.at)
             judged = replace(judged, held=None)

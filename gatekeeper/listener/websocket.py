@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.web import StreamResponse
 from msgspec import Struct
+from multidict import CIMultiDict
 
 from gatekeeper.websocket.handshake import VERSION, accept_of, names, offered
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http import StreamWriter
     from aiohttp.web import BaseRequest
-    from multidict import CIMultiDict
 
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
 """16 bytes in base64, in its one canonical form."""
@@ -67,7 +67,8 @@ class Switching(StreamResponse):
     async def switch(
         self, request: BaseRequest, upgrade: Upgrade, headers: CIMultiDict[str]
     ) -> None:
-        """Send the head, with ``headers`` beside those of the handshake."""
+        """Send the head, with ``headers`` beside those of the handshake; odd bytes are dropped."""
+        headers = CIMultiDict((name, value) for name, value in headers.items() if value.isascii())
         headers["Upgrade"] = "websocket"
         headers["Connection"] = "upgrade"
         headers["Sec-WebSocket-Accept"] = accept_of(upgrade.key)

@@ -14,7 +14,7 @@ from support.frames import (
 )
 from support.realtime import limits
 from support.sockets import EVIL, OTHER, accept, received, switched
-from support.wire import Exchange, RawUpstream, request, wired
+from support.wire import Exchange, RawUpstream, request, until, wired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,31 @@ async def test_the_handshake(gates: Gates) -> None:
         assert asked.one("authorization") == "Bearer sk-one"
         assert asked.one("x-mine") == "kept"
         assert asked.one("content-length") is None
+
+
+async def test_headers_of_the_upstream_come_along(gates: Gates) -> None:
+    """But those of its connection, and what is not ASCII."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        key = exchange.head.one("sec-websocket-key") or ""
+        fields = (
+            "X-Request-Id: req_1",
+            "X-Odd: \udcff",
+            "Keep-Alive: 5",
+            "Connection: x-hop",
+            "X-Hop: 1",
+        )
+        await exchange.send(switched(key, *fields))
+        await exchange.gone()
+
+    async with wired(gates, RawUpstream(script)) as w:
+        caller = await w.caller()
+        caller.write(request("GET", OTHER, *HANDSHAKE))
+        head = await caller.head()
+        assert head.status == 101
+        assert head.one("x-request-id") == "req_1"
+        assert head.all("x-odd") == head.all("keep-alive") == head.all("x-hop") == []
 
 
 BAD_HANDSHAKES = {
@@ -200,3 +225,22 @@ async def test_plain_routes_can_be_refused(gates: Gates) -> None:
         caller.write(request("GET", OTHER, *HANDSHAKE))
         assert (await caller.answer()).status == 404
         assert w.upstream.connections == 0
+
+
+async def test_h25_a_caller_that_leaves_during_the_handshake(gates: Gates) -> None:
+    """The upstream is let go of, nothing stays held, and the record says so."""
+
+    async def slow(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.gone()
+
+    rules = limits(requests=10, output_tokens=5_000, concurrency=1)
+    async with wired(gates, RawUpstream(slow), rules=rules) as w:
+        caller = await w.caller()
+        caller.write(request("GET", "/v1/realtime?model=demo-small", *HANDSHAKE))
+        await until(lambda: bool(w.upstream.book))
+        caller.reset()
+        outcome = await w.only_outcome()
+        assert (outcome["ending"], outcome["usage"]["output_tokens"]) == ("client_gone", 0)
+        await until(lambda: w.upstream.open == 0)
+        await until(lambda: not w.gate.app.gate._parts.limiter._open)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from support.frames import (
     frame,
 )
 from support.gates import SOON_S
-from support.realtime import PLENTY, Session, limits, talking
+from support.realtime import MODEL, PATH, PLENTY, Client, Session, limits, talking
 from support.served import served
 from support.sockets import EVIL, OTHER, accept, opened, received, switched
 from support.wire import Exchange, RawUpstream, read_head, request, until, wired
@@ -223,10 +224,8 @@ async def test_backpressure_holds_both_ways(gates: Gates) -> None:
 
 async def test_tls_on_both_sides(gates: Gates, tmp_path: Path) -> None:
     """The upstream's certificate is checked as for calls."""
-    import ssl as tls  # noqa: PLC0415 - beside the annotation of the same name
-
     ca = trustme.CA()
-    serving = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("localhost").configure_cert(serving)
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     trusting = {"ca_file": tmp_path / "ca.pem"}
@@ -239,6 +238,28 @@ async def test_tls_on_both_sides(gates: Gates, tmp_path: Path) -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await talk.connect()
         assert refused.value.status == 502
+
+
+async def test_tls_in(gates: Gates, tmp_path: Path) -> None:
+    """Callers come by TLS; what is said and how it ends is the same."""
+    ca = trustme.CA()
+    issued = ca.issue_cert("localhost", "127.0.0.1")
+    pem = tmp_path / "gate.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    trusting = ssl.create_default_context()
+    ca.configure_trust(trusting)
+    async with talking(gates, listener={"tls": {"certificate": pem, "key": pem}}) as talk:
+        address = f"https://127.0.0.1:{talk.gate.app.ports[0]}{PATH}?model={MODEL}"
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, headers=talk.gate.headers(), ssl=trusting) as socket,
+        ):
+            client = Client(socket)
+            await client.say("response.create")
+            await client.hear_till("response.done")
+            await socket.close(code=4000)
+        assert (await talk.outcome())["ending"] == "complete"
+        assert talk.upstream.sessions[0].closed == 4000
 
 
 async def test_observed_calls_talk_too(gates: Gates) -> None:

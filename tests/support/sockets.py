@@ -23,7 +23,7 @@ def switched(key: str, *fields: str) -> bytes:
         f"Sec-WebSocket-Accept: {accept_of(key)}",
         *fields,
     ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
 async def accept(exchange: Exchange) -> None:
