@@ -212,11 +212,11 @@ async def test_backpressure_holds_both_ways(gates: Gates) -> None:
                 sent += 1
 
         pushing = asyncio.create_task(push())
-        before = -1
-        while sent != before:  # until the buffers of four sockets are full
-            before = sent
-            await asyncio.sleep(0.3)
-        assert sent < 400  # 40 MB of loopback buffers at the most
+        assert w.gate.app._listeners is not None
+        [connection] = w.gate.app._listeners._servers[0][1].connections
+        await until(lambda: connection._reading_paused)  # the buffers of the upstream are full
+        before = sent
+        assert before < 400  # 40 MB of loopback buffers at the most
         w.upstream.going.set()
         await until(lambda: sent > before)
         pushing.cancel()

@@ -45,6 +45,12 @@ class Session:
     """Code with which the gate closed, 1006 when it broke off."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages have come that the script has not read."""
+        assert self.socket._reader is not None
+        return len(self.socket._reader._buffer)
+
     async def say(self, kind: str, **fields: Any) -> None:
         """Send an event."""
         await self.socket.send_str(json.dumps({"type": kind, **fields}))
