@@ -99,6 +99,8 @@ class RealtimeReader:
         """Of the conversation, as the last response reported it."""
         self._added_tokens = 0
         self._added_audio_chars = 0
+        self._known_added = (0, 0)
+        """How much of what was added, tokens and characters, that response had read."""
         self._chars = _LINEAR_CHARS
         self._delivered: dict[str, _Delivered] = {}
         """By response under way."""
@@ -167,8 +169,9 @@ class RealtimeReader:
     @property
     def input_tokens(self) -> int:
         """What a response would read now, all told. Estimated."""
-        audio = -(-self._added_audio_chars // self._chars[0])
-        return self._known_tokens + self._added_tokens + audio
+        known_tokens, known_chars = self._known_added
+        audio = -(-(self._added_audio_chars - known_chars) // self._chars[0])
+        return self._known_tokens + self._added_tokens - known_tokens + audio
 
     def _may_start(self, bound: int | None, *, starts: bool = False) -> Sent:
         return Sent(
@@ -215,7 +218,8 @@ class RealtimeReader:
     def _started(self, response_id: str) -> Started | None:
         if response_id in self._delivered or response_id in self._ended:
             return None
-        self._delivered[response_id] = _Delivered(self._count)
+        added = (self._added_tokens, self._added_audio_chars)
+        self._delivered[response_id] = _Delivered(self._count, added)
         return Started(response_id)
 
     def _deliver(self, event: UpstreamEvent) -> None:
@@ -237,7 +241,8 @@ class RealtimeReader:
             return Settled(response_id, Usage(self.input_tokens, tokens, estimated=True))
         usage = usage_of(reported)
         self._known_tokens = usage.input_tokens + usage.output_tokens
-        self._added_tokens = self._added_audio_chars = 0
+        added = (self._added_tokens, self._added_audio_chars)
+        self._known_added = max(self._known_added, added if delivered is None else delivered.added)
         return Settled(response_id, usage)
 
     def _transcribed(self, event: UpstreamEvent) -> Settled | None:
@@ -251,10 +256,12 @@ class RealtimeReader:
 class _Delivered:
     """What came of one response that is still under way."""
 
-    __slots__ = ("_audio_chars", "_count", "_text_tokens")
+    __slots__ = ("_audio_chars", "_count", "_text_tokens", "added")
 
-    def __init__(self, count: Callable[[bytes], int]) -> None:
+    def __init__(self, count: Callable[[bytes], int], added: tuple[int, int]) -> None:
         self._count = count
+        self.added = added
+        """What the caller had added when it began: it has read no more."""
         self._audio_chars = 0
         self._text_tokens = 0
 

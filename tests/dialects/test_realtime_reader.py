@@ -136,6 +136,18 @@ def test_what_was_reported_is_the_next_input() -> None:
     )
 
 
+def test_what_comes_while_a_response_is_written_is_read_by_the_next() -> None:
+    """Its report cannot know of it."""
+    reader = RealtimeReader()
+    sent(reader, "response.create")
+    reader.received(event("response.created", response={"id": "r"}))
+    sent(reader, "conversation.item.create", item={"x": "word " * 100})
+    sent(reader, "input_audio_buffer.append", audio="A" * 64_000)
+    usage = {"input_tokens": 100, "output_tokens": 20}
+    reader.received(event("response.done", response={"id": "r", "usage": usage}))
+    assert reader.input_tokens >= 120 + 100 + 10
+
+
 def test_responses_begin_once() -> None:
     """By their ids."""
     reader = RealtimeReader()
