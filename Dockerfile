@@ -4,7 +4,8 @@
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
-# tracing.txt is run.txt and the exporter of traces; run.txt leaves that out.
+# tracing.txt is run.txt and the exporter of traces; run.txt leaves that out, and exact-tokens.txt
+# adds the exact tokenizer.
 ARG REQUIREMENTS=tracing.txt
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -8,6 +8,7 @@ import gc
 import random
 import secrets
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,7 +19,7 @@ from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.batch_files import BatchFiles
 from gatekeeper.conversations import Conversations
 from gatekeeper.delivery import Delivery
-from gatekeeper.dialects.base import UNCHANGED
+from gatekeeper.dialects.base import AnswerPlan
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
@@ -27,6 +28,7 @@ from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Gate, Parts
 from gatekeeper.gauges import declare_gauges
 from gatekeeper.limits import keeping_limits
+from gatekeeper.listener.intake import Intake
 from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.management.listening import listening_admin
@@ -40,6 +42,7 @@ from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import (
     admin_tls,
     alert_secret,
+    counter_of,
     load_rules,
     master_secret,
     mistake_at,
@@ -74,6 +77,8 @@ if TYPE_CHECKING:
 
 _YOUNG_OBJECTS: Final = 20_000
 """Collected at 700 by default, that is every few calls; calls leave next to no cycles behind."""
+_SWITCH_S: Final = 0.001
+"""How long a thread that reads a large body may keep the event loop waiting: 5 ms by default."""
 _LOG_CLOSE_S: Final = 5.0
 
 
@@ -176,6 +181,7 @@ class App:
         routes = RouteTable(
             [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
+        count = counter_of(settings)
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
         tracing = tracing_of(settings, environ)
@@ -198,7 +204,7 @@ class App:
             sender,
             metrics,
             usage,
-            UNCHANGED,
+            AnswerPlan(count),
             derive(secret, "noise"),
             tracing,
         )
@@ -213,11 +219,9 @@ class App:
                 ),
                 limiter=limiter,
                 log=log,
-                routes=routes,
+                intake=self._exit.enter_context(Intake(routes, settings, count)),
                 delivery=delivery,
-                batch_files=BatchFiles(
-                    sender, routes, UNCHANGED.count, settings.sizes.max_batch_file_bytes
-                ),
+                batch_files=BatchFiles(sender, routes, count, settings.sizes.max_batch_file_bytes),
                 conversations=Conversations(delivery, secrets.token_bytes),
                 links=links,
                 metrics=metrics,
@@ -387,6 +391,7 @@ class App:
 async def serve(app: App) -> None:
     """Run until SIGTERM or SIGINT; then readiness turns red, calls end, listeners close."""
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
+    sys.setswitchinterval(_SWITCH_S)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,7 @@ from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.judging import Case, Judged, Judging
 from gatekeeper.listener.answers import preflight, refusal_text, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
-from gatekeeper.listener.intake import Taken, read_small, take
+from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
 from gatekeeper.metering import Granted, Refused
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gatekeeper.door import Door
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
+    from gatekeeper.listener.intake import Intake
     from gatekeeper.policy.limits import Claim
     from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
     from gatekeeper.settings import Settings
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
-    from gatekeeper.upstream.routes import RouteTable
     from gatekeeper.verification.links import LinkSigner, VerificationLink
 
 OWN_PATHS: Final = "/gatekeeper/"
@@ -79,7 +79,7 @@ class Parts:
     authenticator: Authenticator
     limiter: Limiter
     log: DecisionLog
-    routes: RouteTable
+    intake: Intake
     delivery: Delivery
     batch_files: BatchFiles
     conversations: Conversations
@@ -157,7 +157,7 @@ class Gate:
         if own or stops(standing, mode=now.mode):  # nothing spent, no body read
             return await self._end_screened(case, standing, facts, dialect)
 
-        taken = await take(request, head, dialect, parts.routes, parts.settings)
+        taken = await parts.intake.take(request, head, dialect)
         taken = await parts.batch_files.read(head, credential.kind, taken)
         if isinstance(taken, BadRequest):
             return self._refuse_outright(case, taken, facts, dialect)

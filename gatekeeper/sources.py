@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from yarl import URL
 
+from gatekeeper.dialects.estimate import estimate_tokens
+from gatekeeper.dialects.exact_tokens import ExactTokens
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
@@ -24,7 +26,7 @@ from gatekeeper.verification.sandbox import SandboxVendor
 from gatekeeper.verification.standard_webhooks import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import aiohttp
@@ -182,6 +184,17 @@ def tracing_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None
             raise StartError([secret])
         headers[header.name] = secret.decode()
     return Tracing(settings.tracing, headers, clock_ns=time.time_ns, chance=random.random)
+
+
+def counter_of(settings: Settings) -> Callable[[bytes], int]:
+    """Return what counts the tokens of text; raises :class:`StartError`."""
+    if settings.token_count == "estimate":  # noqa: S105 - a word, not a secret
+        return estimate_tokens
+    try:
+        return ExactTokens()
+    except ImportError as error:
+        wrong = "Exact counts need another package: pip install 'gatekeeper[exact-tokens]'."
+        raise StartError([Mistake("settings", None, "token_count", wrong)]) from error
 
 
 def alert_secret(settings: Settings, environ: Mapping[str, str]) -> str:

@@ -56,7 +56,12 @@ def declared(*extras: str) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("run.txt", ()), ("tracing.txt", ("tracing",)), ("dev.txt", tuple(EXTRAS))],
+    [
+        ("run.txt", ()),
+        ("tracing.txt", ("tracing",)),
+        ("exact-tokens.txt", ("tracing", "exact-tokens")),
+        ("dev.txt", tuple(EXTRAS)),
+    ],
 )
 def test_requirement_files_match_the_project(name: str, extras: tuple[str, ...]) -> None:
     """Each declared package is pinned to a release that its declaration allows."""
@@ -69,12 +74,15 @@ def test_requirement_files_match_the_project(name: str, extras: tuple[str, ...])
 def test_requirement_files_agree_with_each_other() -> None:
     """What is tested is what runs: the same releases in all files."""
     run, dev, build = pins("run.txt"), pins("dev.txt"), pins("build.txt")
-    assert run.items() <= pins("tracing.txt").items() <= dev.items()
+    tracing, exact = pins("tracing.txt"), pins("exact-tokens.txt")
+    assert run.items() <= tracing.items() <= exact.items() <= dev.items()
     assert {**dev, **build} == {**build, **dev}
     assert "hatchling" in build
 
 
-@pytest.mark.parametrize("name", ["run.txt", "tracing.txt", "dev.txt", "build.txt"])
+@pytest.mark.parametrize(
+    "name", ["run.txt", "tracing.txt", "exact-tokens.txt", "dev.txt", "build.txt"]
+)
 def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     """No line names an index, a file or an option; every pin has a SHA-256."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")

@@ -15,7 +15,6 @@ from gatekeeper.dialects.body import (
     MOST_TOKENS,
     flag,
     in_place,
-    input_tokens,
     model_of,
     output_bound,
     read_fields,
@@ -23,6 +22,7 @@ from gatekeeper.dialects.body import (
 )
 from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.openai import NO_MODEL
+from gatekeeper.dialects.prompt import input_tokens
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.model import NO_PARTS, UsageParts
 
@@ -154,7 +154,7 @@ def read_message(incoming: Incoming) -> Ask | str:
     prefill = _prefilled(fields)
     if isinstance(prefill, str):
         return prefill
-    given = input_tokens(fields)
+    given = input_tokens(fields, incoming.count)
     # A budget beyond the bound spans several calls (interleaved thinking); held to be safe.
     ask = Ask(model, stream, given, max(bound, budget), parts=_cached(incoming.body, given))
     return replace(ask, prefill=prefill) if prefill else ask

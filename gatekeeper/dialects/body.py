@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from gatekeeper.dialects.estimate import estimate_tokens, without_escapes
 from gatekeeper.dialects.json_spans import Edit, Member, NotJsonError, applied
+from gatekeeper.dialects.json_text import MOST_PARTS, has_too_many_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gatekeeper.dialects.base import Changes
 
 T = TypeVar("T")
@@ -28,6 +26,7 @@ MOST_TOKENS: Final = 10_000_000
 MOST_CHOICES: Final = 1_024
 _LONGEST_NUMBER: Final = 20
 _LONGEST_MODEL: Final = 256
+_LONGEST_OPTIONS: Final = 4_096
 
 BOUNDS: Final = (
     "max_tokens",
@@ -39,18 +38,7 @@ BOUNDS: Final = (
 )
 """Every spelling of the bound on output that some upstream obeys; the largest one counts (H23)."""
 CHOICES: Final = ("n", "best_of")
-_BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
-_NO_PROMPT: Final = _BILLING | {
-    "frequency_penalty",
-    "logit_bias",
-    "presence_penalty",
-    "seed",
-    "service_tier",
-    "temperature",
-    "top_p",
-    "user",
-}
-"""Fields that never reach the model as text. A field that is not known here is counted."""
+BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
 
 _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOKENS: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None)
@@ -61,6 +49,7 @@ _ANY: Final = msgspec.json.Decoder()
 _NUMBER: Final = msgspec.json.Decoder(int | None)
 _OPTIONS: Final = msgspec.json.Decoder(dict[str, Any] | None)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_TOKEN_IDS: Final = re.compile(rb"\[[ \t\n\r]*\d")
 _BEFORE_VALUE: Final = re.compile(
     rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
 )
@@ -69,6 +58,8 @@ _END: Final = re.compile(rb"[ \t\n\r]*\{?[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 def read_fields(body: bytes) -> Fields | str:
     """Split a body into its top-level fields, or say what is wrong with it."""
+    if has_too_many_parts(body):
+        return f"The body has more than {MOST_PARTS} brackets and quotation marks."
     try:
         found = _RAW_FIELDS.decode(body)
     except RecursionError:
@@ -78,7 +69,7 @@ def read_fields(body: bytes) -> Fields | str:
     if _repeats(body, found):
         return "The body names a field twice at its top level."
     for name in found:
-        if name not in _BILLING and name.casefold() in _BILLING:
+        if name not in BILLING and name.casefold() in BILLING:
             return f"The field `{name.casefold()}` must be written in lower case."
     return {name: bytes(value) for name, value in found.items()}
 
@@ -170,8 +161,11 @@ def _reporting(options: bytes) -> bytes:
 
 def stream_options(fields: Fields) -> bool | str:
     """Return whether usage is asked for in a stream, or say what is wrong with the options."""
+    value = fields.get("stream_options", b"null")
+    if len(value) > _LONGEST_OPTIONS:
+        return "The field `stream_options` is too long."
     try:
-        options = _OPTIONS.decode(fields.get("stream_options", b"null"))
+        options = _OPTIONS.decode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return "The field `stream_options` must be an object."
     include = None if options is None else options.get("include_usage")
@@ -216,9 +210,9 @@ def prompts_of(fields: Fields) -> int:
     value = fields.get("prompt", b"")
     if not value.startswith(b"["):
         return 1
-    items = _ITEMS.decode(value)
-    tokens = bool(items) and bytes(items[0])[:1].isdigit()
-    return 1 if tokens else max(1, len(items))
+    if _TOKEN_IDS.match(value):  # of which there may be millions
+        return 1
+    return max(1, len(_ITEMS.decode(value)))
 
 
 def _largest(
@@ -247,76 +241,3 @@ def _scalar(decoder: msgspec.json.Decoder[T], value: bytes) -> Any:
         return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeError):
         return _WRONG
-
-
-# --- input tokens -------------------------------------------------------------------------------
-
-IMAGE_TOKENS: Final = 1_600
-"""Flat estimate of one image: what a large picture costs in either family."""
-ATTACHED_BYTES_PER_TOKEN: Final = 16
-"""Base64 characters of a document or recording that make one token, on the dear side."""
-_ATTACHMENT_MARKS: Final = (b"base64", b'"image', b'"input_', b'"file')
-_DEEPEST: Final = 8
-
-
-def input_tokens(fields: Fields) -> int:
-    """Estimate the tokens of everything in the body that may reach the model."""
-    return sum(_value_tokens(value) for name, value in fields.items() if name not in _NO_PROMPT)
-
-
-def _value_tokens(value: bytes) -> int:
-    if b'"type"' not in value or not any(mark in value for mark in _ATTACHMENT_MARKS):
-        return estimate_tokens(without_escapes(value))
-    try:
-        attached, rest = _without_attachments(_ANY.decode(value), 0)
-        return attached + estimate_tokens(msgspec.json.encode(rest))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return estimate_tokens(value)
-
-
-def _without_attachments(value: Any, depth: int) -> tuple[int, Any]:
-    """Cut images, documents and recordings out of content parts; return their tokens and the rest.
-
-    Only where an upstream reads them: a part with the right ``type`` and shape. Base64 in a text is
-    text.
-    """
-    if depth > _DEEPEST:
-        return 0, value
-    if isinstance(value, list):
-        pairs = [_without_attachments(item, depth + 1) for item in value]
-        return sum(tokens for tokens, _ in pairs), [rest for _, rest in pairs]
-    if not isinstance(value, dict):
-        return 0, value
-    count = _PARTS.get(kind) if isinstance(kind := value.get("type"), str) else None
-    if count is not None and (tokens := count(value)) is not None:
-        return tokens, None
-    if "content" not in value:
-        return 0, value
-    tokens, content = _without_attachments(value["content"], depth + 1)
-    return tokens, {**value, "content": content}
-
-
-def _image(part: dict[str, Any]) -> int | None:
-    source = part.get("image_url", part.get("source"))
-    if isinstance(source, dict):
-        source = source.get("url", source.get("data"))
-    return IMAGE_TOKENS if isinstance(source, str) else None
-
-
-def _attachment(part: dict[str, Any]) -> int | None:
-    source = next((part[name] for name in ("source", "file", "input_audio") if name in part), part)
-    data = source.get("data", source.get("file_data")) if isinstance(source, dict) else None
-    if not isinstance(data, str) or source.get("type") == "text":
-        return None
-    return -(-len(data) // ATTACHED_BYTES_PER_TOKEN)
-
-
-_PARTS: Final[dict[str, Callable[[dict[str, Any]], int | None]]] = {
-    "image": _image,
-    "image_url": _image,
-    "input_image": _image,
-    "document": _attachment,
-    "file": _attachment,
-    "input_file": _attachment,
-    "input_audio": _attachment,
-}

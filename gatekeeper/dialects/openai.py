@@ -13,7 +13,6 @@ from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import (
     choices_of,
     flag,
-    input_tokens,
     model_of,
     output_bound,
     prompts_of,
@@ -22,12 +21,13 @@ from gatekeeper.dialects.body import (
     stream_options,
 )
 from gatekeeper.dialects.json_spans import NotJsonError, applied, members, without
+from gatekeeper.dialects.prompt import input_tokens
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
 
@@ -157,7 +157,7 @@ class OpenAIRoute(OpenAIErrors):
         model = model_of(fields)
         if model is None and (self.needs_model or "model" in fields):
             return NO_MODEL
-        ask = ask_of(fields, model)
+        ask = ask_of(fields, model, incoming.count)
         if isinstance(ask, str) or self.generates:
             return ask
         return Ask(model, ask.stream, ask.input_tokens)
@@ -173,7 +173,7 @@ class OpenAIRoute(OpenAIErrors):
         return AnswerReader(self.family, ask, headers, plan)
 
 
-def ask_of(fields: dict[str, bytes], model: str | None) -> Ask | str:
+def ask_of(fields: dict[str, bytes], model: str | None, count: Callable[[bytes], int]) -> Ask | str:
     """Read what generating routes of the family have in common."""
     stream = flag(fields, "stream")
     if isinstance(stream, str):
@@ -192,7 +192,7 @@ def ask_of(fields: dict[str, bytes], model: str | None) -> Ask | str:
     return Ask(
         model,
         stream,
-        input_tokens(fields),
+        input_tokens(fields, count),
         most,
         choices * prompts,
         prompts,

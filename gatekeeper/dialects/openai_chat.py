@@ -39,7 +39,7 @@ class OpenAIChat(OpenAIErrors):
         if isinstance(fields, str):
             return fields
         model = model_of(fields)
-        return NO_MODEL if model is None else ask_of(fields, model)
+        return NO_MODEL if model is None else ask_of(fields, model, incoming.count)
 
     def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
         """Return the body with ``changes`` made in place."""

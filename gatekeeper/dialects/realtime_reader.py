@@ -8,8 +8,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.dialects.body import IMAGE_TOKENS, read_fields
-from gatekeeper.dialects.estimate import estimate_tokens, without_escapes
+from gatekeeper.dialects.body import read_fields
+from gatekeeper.dialects.estimate import estimate_tokens
+from gatekeeper.dialects.json_text import unescaped
+from gatekeeper.dialects.media import OPENAI_DETAILED_TOKENS
+from gatekeeper.dialects.prompt import text_tokens
 from gatekeeper.dialects.realtime_events import (
     BOUNDS,
     UpstreamEvent,
@@ -209,11 +212,12 @@ class RealtimeReader:
     def _add(self, event: bytes) -> None:
         """Count what an event adds to the conversation: text, and recordings by their length."""
         if b'"audio"' not in event and b'"input_image"' not in event:
-            self._added_tokens += self._count(without_escapes(event))
+            self._added_tokens += text_tokens(event, self._count)
             return
         audio_chars, images, rest = without_media(_ANY.decode(event))
         self._added_audio_chars += audio_chars
-        self._added_tokens += images * IMAGE_TOKENS + self._count(msgspec.json.encode(rest))
+        text = text_tokens(msgspec.json.encode(rest), self._count)
+        self._added_tokens += images * OPENAI_DETAILED_TOKENS + text
 
     def _started(self, response_id: str) -> Started | None:
         if response_id in self._delivered or response_id in self._ended:
@@ -269,7 +273,7 @@ class _Delivered:
         if audio:
             self._audio_chars += len(delta) - 2
         else:
-            self._text_tokens += self._count(without_escapes(delta)[1:-1])
+            self._text_tokens += self._count(unescaped(delta[1:-1]))
 
     def tokens(self, chars_per_token: int) -> int:
         return self._text_tokens - -self._audio_chars // chars_per_token

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from gatekeeper.dialects.estimate import without_escapes
+from gatekeeper.dialects.json_text import unescaped
 from gatekeeper.policy.model import NO_PARTS, Usage, UsageParts
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ class Counts:
         """Return the tokens of the text at hand: all of it at once, as pieces round up."""
         if not self._text:
             return 0
-        quoted = without_escapes(b'"%b"' % bytes(self._text))
-        return self._count(quoted[1:-1])
+        return self._count(unescaped(bytes(self._text)))
 
     def usage(self, ask: Ask) -> Usage:
         """Return reported numbers; what is missing is what was asked, or counted, and marked so."""

@@ -95,6 +95,9 @@ class Settings(Part):
     rules_dir: Path = Path("rules")
     plain_http: Literal["meter", "refuse"] = "meter"
     """Routes of no known dialect: count requests and bytes, or refuse with 404."""
+    token_count: Literal["estimate", "exact"] = "estimate"  # noqa: S105 - a word, not a secret
+    """How tokens are counted before the upstream tells: by the weight of bytes, or exactly as
+    ``o200k_base`` does (``pip install 'gatekeeper[exact-tokens]'``; 150 MB of memory)."""
     listeners: tuple[Listener, ...] = (Listener(),)
     ops: Ops = Ops()
     admin: Admin = Admin()

@@ -112,7 +112,7 @@ async def test_h10_half_a_body_is_refused(gates: Gates, target: str, framing: st
         assert answer.status == 408
         assert b"request_timeout" in answer.body
         await until(lambda: w.gate.app.gate.active == 0)
-        assert w.gate.app.gate._parts.routes.routes[0].endpoints[0].failures == 0
+        assert w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].failures == 0
         assert (await w.ask(ask())).status == 200
         assert len(w.upstream.book) == 1
 

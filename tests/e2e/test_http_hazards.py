@@ -112,7 +112,7 @@ async def test_h1_what_was_matched_is_what_is_sent(gates: Gates, sent: str, forw
 async def test_h1_base_path_of_the_upstream_is_put_before(gates: Gates) -> None:
     """A base URL with a path keeps it, and nothing in a target can climb out of it."""
     async with wired(gates) as w:
-        w.gate.app.gate._parts.routes.routes[0].endpoints[0].base += "/base"
+        w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].base += "/base"
         await w.ask(request("GET", "/files/x%20y"))
         assert w.upstream.book[0].head.target == "/base/files/x%20y"
 
@@ -446,7 +446,7 @@ async def test_h8_connect_is_refused(gates: Gates) -> None:
 async def test_h11_a_gate_in_front_of_itself_detects_the_loop(gates: Gates) -> None:
     """The call comes back once, is refused with 508, and the refusal reaches the caller."""
     async with wired(gates) as w:
-        w.gate.app.gate._parts.routes.routes[0].endpoints[0].base = w.gate.url
+        w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].base = w.gate.url
         answer = await w.ask(ask("Via: 1.1 elsewhere"))
         assert answer.status == 508
         assert b"loop_detected" in answer.body

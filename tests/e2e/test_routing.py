@@ -147,7 +147,7 @@ async def test_an_upstream_that_does_not_accept_counts_as_dead(
         monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
         answer = await caller.ask(ask())
         assert answer.status == 502
-        assert w.gate.app.gate._parts.routes.routes[0].endpoints[0].failures == 1
+        assert w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].failures == 1
 
 
 async def test_a_refused_connection_costs_nothing(gates: Gates) -> None:

@@ -542,7 +542,7 @@ async def test_h25_a_caller_that_hangs_up_while_it_uploads(gates: Gates) -> None
         await until(lambda: w.gate.app.gate.active == 0)
         assert (await w.only_outcome())["ending"] == "client_gone"
         assert not w.upstream.received[0].endswith(DONE)
-        assert w.gate.app.gate._parts.routes.routes[0].endpoints[0].failures == 0
+        assert w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].failures == 0
         assert (await w.ask(ask())).status == 200
 
 

@@ -119,7 +119,7 @@ async def test_tls_out_refuses_who_it_cannot_verify(
         assert answer.status == 502
         assert b"upstream_unreachable" in answer.body
         assert w.upstream.book == []
-        assert w.gate.app.gate._parts.routes.routes[0].endpoints[0].failures == 1
+        assert w.gate.app.gate._parts.delivery.routes.routes[0].endpoints[0].failures == 1
 
 
 async def test_tls_out_is_not_spoken_to_a_plain_server(
