@@ -48,7 +48,7 @@ PLAIN: View = {
     "credential.key_id": "gk_abcd",
     "call.method": "POST",
     "call.path": "/v1/chat/completions",
-    "call.dialect": "openai",
+    "call.dialect": "openai_chat",
     "call.model": "gpt-4o",
     "call.stream": True,
     "call.input_tokens": 1200,

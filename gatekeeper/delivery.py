@@ -17,7 +17,7 @@ from gatekeeper.listener.onward import headers_onward
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
-from gatekeeper.terms import answer_plan
+from gatekeeper.terms import answer_plan, worst_usage
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, Relay
 
@@ -118,8 +118,11 @@ class Delivery:
         ask, terms = call.taken.ask, call.terms
         if ask is None:
             return call, self.plan
-        if ask.wants_usage is False and call.taken.route.reports_usage:
-            changes = replace(terms.changes, report_usage=True)
+        route = call.taken.route
+        unasked = ask.wants_usage is False and route.reports_usage
+        if unasked or (ask.wants_usage and route.reports_continuously):
+            often = route.reports_continuously
+            changes = replace(terms.changes, report_usage=True, report_continuously=often)
             terms = replace(terms, changes=changes)
             call = replace(call, terms=terms)
         shaping = call.decision.shaping if call.decision.enforced else None
@@ -269,13 +272,14 @@ class _Outcome:
         if self.reader is None:
             return Usage()
         if ask is not None and ask.unreported:
-            held = Usage(call.input_tokens, call.max_output_tokens, estimated=True)
-            return self._priced(replace(held, parts=ask.parts))
+            return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
         found = self.reader.result()
         if found is None:
             complete = self.relay.ending is Ending.COMPLETE
             output = call.max_output_tokens if complete else 0
             found = Usage(call.input_tokens, output, estimated=True)
+        if found.estimated and ask is not None and ask.held_unless_reported:
+            found = worst_usage(ask, call.input_tokens, call.max_output_tokens)
         if found.estimated:
             found = replace(
                 found,

@@ -262,6 +262,7 @@ def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:
         endpoints=tuple(Endpoint(URL(url)) for url in upstream.urls),
         credential=credential,
         tls=tls,
-        reports_usage=upstream.stream_usage == "force",
+        reports_usage=upstream.stream_usage != "leave",
+        reports_continuously=upstream.stream_usage == "continuous",
         chat_bound=upstream.chat_bound,
     )

@@ -75,8 +75,16 @@ def asked(call: Call, taken: Taken, prices: PriceBook) -> Call:
 
 def worst_cents(ask: Ask, input_tokens: int, output_tokens: int, prices: PriceBook) -> float:
     """Return what a call costs if it takes all that it asks for, in US cents."""
-    worst = Usage(input_tokens, output_tokens, parts=ask.parts)
+    worst = worst_usage(ask, input_tokens, output_tokens)
     return prices.cents(ask.model, worst) * ask.price_factor
+
+
+def worst_usage(ask: Ask, input_tokens: int, output_tokens: int) -> Usage:
+    """Return what a call uses if it takes all that it asks for; speech is at most all of it."""
+    parts = ask.parts
+    if parts.audio_output_tokens > output_tokens:
+        parts = replace(parts, audio_output_tokens=output_tokens)
+    return Usage(input_tokens, output_tokens, estimated=True, parts=parts)
 
 
 def shaped(call: Call, ask: Ask | None, shaping: Shaping | None, prices: PriceBook) -> Terms:
@@ -113,7 +121,11 @@ def fitted(terms: Terms, ask: Ask | None, claims: tuple[Claim, ...], prices: Pri
         return terms
     call = terms.call
     most = most_output(claims, call, worst_cents(ask, call.input_tokens, 0, prices))
-    return terms.lowered(ask, max(1, most // call.choices), prices)
+    terms = terms.lowered(ask, max(1, most // call.choices), prices)
+    if ask.endless and terms.changes.max_output_tokens is None:
+        bound = max(1, call.max_output_tokens // call.choices)
+        terms = replace(terms, changes=replace(terms.changes, max_output_tokens=bound))
+    return terms
 
 
 def granted(terms: Terms, ask: Ask | None, held: Reservation | None, prices: PriceBook) -> Terms:
@@ -139,12 +151,13 @@ def answer_plan(
 ) -> AnswerPlan:
     """Return how the answer is read: as ``plain`` says, with what is changed in it."""
     shapes = shaping is not None and shaping.changes_answer
-    hides = terms.changes.report_usage and ask.wants_usage is False
+    hides = terms.changes.report_usage
     if not shapes and not hides and terms.budget_tokens is None:
         return plain
     return replace(
         plain,
         hide_usage=hides,
+        leave_last_usage=hides and ask.wants_usage is True,
         shaping=shaping if shapes else None,
         seed=seed() if shapes else b"",
         budget_tokens=terms.budget_tokens,

@@ -96,6 +96,63 @@ async def test_anthropic_streamed(claude: anthropic.AsyncAnthropic) -> None:
     assert (message.usage.input_tokens, message.usage.output_tokens) == (10, WRITTEN)
 
 
+async def test_openai_completions(chat: openai.AsyncOpenAI) -> None:
+    """Every prompt is answered, streamed or not, with a bound where none is named."""
+    asked: Any = {"model": "m", "prompt": ["Hello, \n\n world", "You"], "max_tokens": 99}
+    answer = await chat.completions.create(**asked)
+    assert next(choice.text for choice in answer.choices) == ANSWER
+    assert answer.usage is not None
+    stream = await chat.completions.create(**asked, stream=True)
+    pieces = [chunk.choices[0] async for chunk in stream]
+    assert "".join(each.text for each in pieces if each.index == 0) == ANSWER
+    assert sum(each.finish_reason == "stop" for each in pieces) == 2
+    short = await chat.completions.create(model="m", prompt="tell me " * 20)
+    assert short.choices[0].finish_reason == "length"
+
+
+async def test_openai_responses(chat: openai.AsyncOpenAI) -> None:
+    """The SDK's own accumulator makes the same response out of the stream."""
+    whole = await chat.responses.create(model="m", input=QUESTION)
+    assert whole.output_text == ANSWER
+    assert whole.usage is not None
+    assert (whole.usage.input_tokens, whole.usage.output_tokens) == (10, WRITTEN)
+    async with chat.responses.stream(model="m", input="Hello, \n\n world") as stream:
+        final = await stream.get_final_response()
+    assert final.output_text == ANSWER
+    assert final.status == "completed"
+    short = await chat.responses.create(model="m", input=QUESTION, max_output_tokens=2)
+    assert short.status == "incomplete"
+
+
+async def test_openai_embeddings_and_moderations(chat: openai.AsyncOpenAI) -> None:
+    """The same text has the same vector, and nothing is flagged."""
+    made = await chat.embeddings.create(model="m", input=["a", "a", "b"], encoding_format="float")
+    first, same, other = (each.embedding for each in made.data)
+    assert first == same != other
+    assert made.usage.prompt_tokens == 3
+    judged = await chat.moderations.create(input="a")
+    assert not judged.results[0].flagged
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("completions", {"prompt": [1]}),
+        ("completions", {}),
+        ("embeddings", {"input": []}),
+        ("responses", {"input": 7}),
+        ("responses", {"input": ["a"]}),
+    ],
+)
+async def test_texts_are_checked(url: str, path: str, body: Any) -> None:
+    """What is no text is refused, as the real services do."""
+    async with (
+        ClientSession(headers={"authorization": "Bearer good"}) as session,
+        session.post(f"{url}/v1/{path}", json={"model": "m", **body}) as answer,
+    ):
+        assert answer.status == 400
+
+
 async def test_the_bound_cuts_the_answer(
     chat: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic
 ) -> None:
@@ -190,6 +247,15 @@ async def test_strict_models() -> None:
         ("/v1/chat/completions", {"stream": False}, Usage(10, WRITTEN)),
         ("/v1/messages", {"max_tokens": 50}, Usage(10, WRITTEN)),
         ("/v1/messages", {"max_tokens": 50, "stream": False}, Usage(10, WRITTEN)),
+        ("/v1/completions", {"max_tokens": 50, "n": 2, "stream": False}, Usage(3, 2 * WRITTEN)),
+        (
+            "/v1/completions",
+            {"max_tokens": 50, "stream_options": {"include_usage": True}},
+            Usage(3, WRITTEN),
+        ),
+        ("/v1/responses", {"max_output_tokens": 50}, Usage(10, WRITTEN)),
+        ("/v1/responses", {"max_output_tokens": 3, "stream": False}, Usage(10, 3)),
+        ("/v1/embeddings", {"stream": False}, Usage(3, 0)),
     ],
 )
 async def test_h24_the_gate_reads_its_usage(
@@ -202,7 +268,10 @@ async def test_h24_the_gate_reads_its_usage(
         "anthropic-version": "2023-06-01",
     }
     dialect = dialect_for("POST", path)
-    sent = {"model": "m", "messages": QUESTION, "stream": True, **body}
+    text = QUESTION[0]["content"]
+    sent = {"model": "m", "stream": True, **body, "messages": QUESTION}
+    if "messages" not in path and "chat" not in path:
+        sent = {"model": "m", "stream": True, **body, "prompt": text, "input": text}
     async with (
         ClientSession(headers=headers) as session,
         session.post(url + path, json=sent) as answer,

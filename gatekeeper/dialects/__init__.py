@@ -9,23 +9,49 @@ from typing import TYPE_CHECKING, Final
 
 from gatekeeper.dialects.anthropic_batches import AnthropicBatchCreate, AnthropicBatches
 from gatekeeper.dialects.anthropic_messages import AnthropicMessages, AnthropicTokenCount
-from gatekeeper.dialects.openai import OPENAI_ROUTES
+from gatekeeper.dialects.control import Control
+from gatekeeper.dialects.llama_cpp import LlamaCompletion, LlamaEmbedding
 from gatekeeper.dialects.openai_audio import OpenAISpeech, OpenAITranscript
 from gatekeeper.dialects.openai_batches import OpenAIBatchCreate, OpenAIBatches
-from gatekeeper.dialects.openai_chat import OpenAIChat
+from gatekeeper.dialects.openai_chat import STORED_CHATS, OpenAIChat
+from gatekeeper.dialects.openai_completions import OpenAICompletions
 from gatekeeper.dialects.openai_files import OpenAIFiles
 from gatekeeper.dialects.openai_images import OpenAIImages
+from gatekeeper.dialects.openai_input import MODELS, OpenAIEmbeddings, OpenAIModerations
 from gatekeeper.dialects.openai_realtime import OpenAIRealtime
+from gatekeeper.dialects.openai_responses import (
+    CONVERSATIONS,
+    STORED_RESPONSES,
+    OpenAIResponses,
+    OpenAITokenCount,
+    OpenAIUnbounded,
+)
 from gatekeeper.dialects.plain import Plain
+from gatekeeper.dialects.vllm import (
+    PROBES,
+    Tokenizing,
+    VllmBatchChat,
+    VllmGenerate,
+    VllmInvocations,
+    VllmPooling,
+)
 
 if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
 
 PLAIN: Final = Plain()
+UNREAD_SOCKETS: Final = ("/responses",)
 REALTIME: Final = OpenAIRealtime()
+CONTROL: Final = Control()
 DIALECTS: Final[tuple[Dialect, ...]] = (
     OpenAIChat(),
     AnthropicMessages(),
+    OpenAIResponses(),
+    OpenAIEmbeddings(),
+    OpenAICompletions(),
+    OpenAIModerations(),
+    OpenAIUnbounded(),
+    OpenAITokenCount(),
     AnthropicTokenCount(),
     AnthropicBatchCreate(),
     AnthropicBatches(),
@@ -35,16 +61,39 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     OpenAIFiles(),
     OpenAIBatchCreate(),
     OpenAIBatches(),
-    *OPENAI_ROUTES,
+    LlamaCompletion(),
+    LlamaEmbedding(),
+    VllmBatchChat(),
+    VllmGenerate(),
+    VllmInvocations(),
+    VllmPooling(),
+    Tokenizing(),
+    CONTROL,
+    MODELS,
+    STORED_CHATS,
+    STORED_RESPONSES,
+    CONVERSATIONS,
+    PROBES,
     PLAIN,
 )
+"""In the order in which they are asked: what generates, what is refused, what is free, the rest."""
 
 
 def dialect_for(method: str, path: str) -> Dialect:
     """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches."""
+    path = path.lower().rstrip("/")
     return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)
 
 
 def dialect_of_socket(path: str) -> Dialect:
-    """Return the dialect of a WebSocket to the canonical ``path``."""
-    return REALTIME if REALTIME.matches("GET", path) else PLAIN
+    """Return the dialect of a WebSocket to the canonical ``path``.
+
+    Responses over WebSocket are text whose tokens are not read: as plain messages they would be a
+    way around limits on tokens (H26).
+    """
+    path = path.lower().rstrip("/")
+    if REALTIME.matches("GET", path):
+        return REALTIME
+    if path.endswith(UNREAD_SOCKETS) or CONTROL.matches("GET", path):
+        return CONTROL
+    return PLAIN

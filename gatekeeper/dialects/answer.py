@@ -8,6 +8,7 @@ are passed on as they came; what is changed is changed in place, event by event.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ class Family:
     """Values of ``type`` on the event that ends a stream; empty: ``[DONE]`` or finish reasons."""
     hide_usage: Callable[[bytes], bytes] | None = None
     """Takes out of an event the report that only we asked for; ``None``: reports come unasked."""
+    document_text: re.Pattern[bytes] | None = None
+    """As ``text``, in a whole document, where streams say things twice; ``None``: the same."""
+    own: Callable[[bytes, Counts], int | None] | None = None
+    """Reads each event (or document) in the family's own way; returns what it ends, by index."""
     shape_event: Reshape | None = None
     shape_document: Reshape | None = None
     stopper: Callable[[Ask], Stopper] | None = None
@@ -68,6 +73,18 @@ class Family:
 
 class _Holder(msgspec.Struct):
     usage: Reported | None = None
+
+
+class _Kind(msgspec.Struct):
+    type: str | None = None
+
+
+class _Timings(msgspec.Struct):
+    """What llama.cpp tells at the end of each choice, usage or not."""
+
+    prompt_n: int
+    predicted_n: int
+    cache_n: int = 0
 
 
 class _Choice(msgspec.Struct):
@@ -83,9 +100,12 @@ class _Event(msgspec.Struct):
     response: _Holder | None = None
     """OpenAI responses: the whole answer inside its last event."""
     choices: list[_Choice] | None = None
+    timings: msgspec.Raw = msgspec.Raw()
 
 
 _EVENT: Final = msgspec.json.Decoder(_Event)
+_KIND: Final = msgspec.json.Decoder(_Kind)
+_TIMINGS: Final = msgspec.json.Decoder(_Timings)
 _ANSWER: Final = msgspec.json.Decoder(_Holder)
 _REPORT: Final = re.compile(rb'"usage"\s*:\s*\{')
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -133,6 +153,10 @@ class _Stream:
     def take(self, event: bytes) -> None:
         """Read one event; only those that say more than a piece of text are parsed."""
         counts, marks = self._counts, self._last_marks
+        if self._family.own is not None:
+            ended = self._family.own(data_of(event), counts)
+            if ended is not None:
+                self._finished.add(ended)
         if not counts.final:
             for text in self._family.text.findall(event):
                 counts.deliver(text)
@@ -147,9 +171,8 @@ class _Stream:
             self._ended = True
 
     def _study(self, data: bytes) -> None:
-        try:
-            event = _EVENT.decode(data)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        event = _read_event(data)
+        if event is None:
             return
         if event.type in self._family.last_types:
             self._ended = True
@@ -157,11 +180,32 @@ class _Stream:
             self._finished.update(
                 choice.index for choice in event.choices or () if choice.finish_reason
             )
+        timings = bytes(event.timings)
+        if timings and event.choices:
+            self._measure(timings, event.choices[0].index)
         if event.message is not None and event.message.usage is not None:
             self._counts.report(event.message.usage, final=False)
         for usage in (event.usage, event.response.usage if event.response else None):
             if usage is not None:
                 self._counts.report(usage, final=True)
+
+    def _measure(self, timings: bytes, index: int) -> None:
+        with contextlib.suppress(msgspec.DecodeError):
+            found = _TIMINGS.decode(timings)
+            given = 0 if index else found.prompt_n + found.cache_n  # one prompt for all choices
+            self._counts.report_result(index, max(0, given), max(0, found.predicted_n))
+
+
+def _read_event(data: bytes) -> _Event | None:
+    """Return an event; of one whose other members are not as they should be, its type alone."""
+    try:
+        return _EVENT.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    try:
+        return _Event(type=_KIND.decode(data).type)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 class _ChangedStream(_Stream):
@@ -278,9 +322,11 @@ class _Document:
             valid = True
             if found.usage is not None:
                 self._counts.report(found.usage, final=True)
+        if self._family.own is not None:
+            self._family.own(body, self._counts)
         self._counts.forget_text()
         if not self._counts.final:
-            for text in self._family.text.findall(body):
+            for text in (self._family.document_text or self._family.text).findall(body):
                 self._counts.deliver(text)
         return valid
 

@@ -55,6 +55,11 @@ class Ask(Struct, frozen=True, gc=False):
     """Id of a file at the upstream that tells the rest (:meth:`Dialect.read_file`)."""
     unreported: bool = False
     """Whether the answer does not tell what the call will have consumed: the hold is charged."""
+    held_unless_reported: bool = False
+    """Whether an answer that reports nothing is charged as held: what was delivered of it does not
+    tell (work in the background, speech)."""
+    endless: bool = False
+    """Whether the upstream writes without end when no bound is named: one must be put in."""
     logit_bias: bool = False
     prefill: bool = False
     logprobs: bool = False
@@ -76,6 +81,8 @@ class Changes(Struct, frozen=True, gc=False):
     """Most answers to one prompt."""
     report_usage: bool = False
     """Whether a stream is made to report its usage."""
+    report_continuously: bool = False
+    """Whether it is made to report it with every chunk."""
 
 
 class AnswerPlan(Struct, frozen=True, gc=False):
@@ -85,6 +92,8 @@ class AnswerPlan(Struct, frozen=True, gc=False):
     """Counts the tokens of UTF-8 text."""
     hide_usage: bool = False
     """Whether the report of usage in a stream is taken out again: the caller did not ask for it."""
+    leave_last_usage: bool = False
+    """Whether its last chunk is left, as the caller asked for that one."""
     shaping: Shaping | None = None
     seed: bytes = b""
     """Seed of the noise: secret, and the same whenever the same decision is replayed."""
@@ -179,7 +188,10 @@ class Dialect(Protocol):
         ...
 
     def matches(self, method: str, path: str) -> bool:
-        """Tell whether a call to the canonical ``path`` speaks this dialect."""
+        """Tell whether a call speaks this dialect.
+
+        ``path`` is canonical, in lower case and without a slash at its end.
+        """
         ...
 
     @property

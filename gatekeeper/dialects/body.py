@@ -8,11 +8,11 @@ other, so it is refused.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from gatekeeper.dialects.json_spans import Edit, Member, NotJsonError, applied
+from gatekeeper.dialects.json_spans import Edit, Member, NotJsonError, applied, members
 from gatekeeper.dialects.json_text import MOST_PARTS, has_too_many_parts
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ BOUNDS: Final = (
     "n_predict",
 )
 """Every spelling of the bound on output that some upstream obeys; the largest one counts (H23)."""
-CHOICES: Final = ("n", "best_of")
+CHOICES: Final = ("n", "best_of", "n_cmpl")
 BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
 
 _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -49,6 +49,8 @@ _ANY: Final = msgspec.json.Decoder()
 _NUMBER: Final = msgspec.json.Decoder(int | None)
 _OPTIONS: Final = msgspec.json.Decoder(dict[str, Any] | None)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_REPORTING: Final = (b"include_usage", b"continuous_usage_stats")
+"""Stream options that ask for usage: at the end, and with every chunk."""
 _TOKEN_IDS: Final = re.compile(rb"\[[ \t\n\r]*\d")
 _BEFORE_VALUE: Final = re.compile(
     rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
@@ -104,7 +106,10 @@ def in_place(body: bytes) -> list[Member]:
 
 
 def rewritten(body: bytes, changes: Changes, bound_field: str) -> bytes:
-    """Return the body with ``changes`` made in place; ``bound_field`` is how the family says it."""
+    """Return the body with ``changes`` made in place.
+
+    ``bound_field`` is how a bound is called that has to be put in; empty where none can be.
+    """
     found = in_place(body)
     edits: list[Edit] = []
     added: list[bytes] = []
@@ -112,17 +117,21 @@ def rewritten(body: bytes, changes: Changes, bound_field: str) -> bytes:
         most = str(changes.max_output_tokens).encode()
         named = _lowered(body, found, BOUNDS, changes.max_output_tokens)
         edits += named or ()
-        if named is None:
-            added.append(b'"%b":%b' % ((changes.bound_field or bound_field).encode(), most))
+        if named is None and bound_field:
+            empty = next((each for each in found if each.name == bound_field.encode()), None)
+            if empty is None:
+                added.append(b'"%b":%b' % (bound_field.encode(), most))
+            else:  # it is there, as null
+                edits.append(Edit(empty.value, empty.end, most))
     if changes.max_choices is not None:
         edits += _lowered(body, found, CHOICES, changes.max_choices) or ()
     if changes.report_usage:
         options = next((each for each in found if each.name == b"stream_options"), None)
+        names = _REPORTING if changes.report_continuously else _REPORTING[:1]
         if options is None:
-            added.append(b'"stream_options":%b' % _reporting(b"null"))
+            added.append(b'"stream_options":{%b}' % _said(names))
         else:
-            asked = body[options.value : options.end]
-            edits.append(Edit(options.value, options.end, _reporting(asked)))
+            edits += _reporting(body, options, names)
     if added:
         text = b",".join(added)
         if found:
@@ -153,14 +162,29 @@ def _lowered(
     ]
 
 
-def _reporting(options: bytes) -> bytes:
-    """Return ``stream_options`` that ask for usage, whatever else they ask for."""
-    asked = _ANY.decode(options)
-    return msgspec.json.encode({**(asked or {}), "include_usage": True})
+def _reporting(body: bytes, options: Member, names: tuple[bytes, ...]) -> list[Edit]:
+    """Return the edits that set these options, whatever else is asked for."""
+    if not body.startswith(b"{", options.value):
+        return [Edit(options.value, options.end, b"{%b}" % _said(names))]
+    inside = {each.name: each for each in members(body, options.value)}
+    there = [inside[name] for name in names if name in inside]
+    edits = [Edit(each.value, each.end, b"true") for each in there]
+    missing = tuple(name for name in names if name not in inside)
+    if missing:
+        start = options.value + 1
+        edits.append(Edit(start, start, _said(missing) + (b"," if inside else b"")))
+    return edits
 
 
-def stream_options(fields: Fields) -> bool | str:
-    """Return whether usage is asked for in a stream, or say what is wrong with the options."""
+def _said(names: tuple[bytes, ...]) -> bytes:
+    return b",".join(b'"%b":true' % name for name in names)
+
+
+def stream_options(fields: Fields) -> bool | str | None:
+    """Return whether usage is asked for in a stream, or say what is wrong with the options.
+
+    ``None`` where it is asked for with every chunk: there is nothing to add.
+    """
     value = fields.get("stream_options", b"null")
     if len(value) > _LONGEST_OPTIONS:
         return "The field `stream_options` is too long."
@@ -171,6 +195,8 @@ def stream_options(fields: Fields) -> bool | str:
     include = None if options is None else options.get("include_usage")
     if include is not None and not isinstance(include, bool):
         return "The field `stream_options.include_usage` must be true or false."
+    if include and options is not None and options.get("continuous_usage_stats") is True:
+        return None
     return include is True
 
 
@@ -213,6 +239,14 @@ def prompts_of(fields: Fields) -> int:
     if _TOKEN_IDS.match(value):  # of which there may be millions
         return 1
     return max(1, len(_ITEMS.decode(value)))
+
+
+def whole_number(value: bytes) -> int | None:
+    """Return a JSON number or ``None`` for null; raises :class:`ValueError` for anything else."""
+    number = _scalar(_NUMBER, value)
+    if number is _WRONG:
+        raise ValueError
+    return cast("int | None", number)
 
 
 def _largest(

@@ -1,68 +1,33 @@
-"""The OpenAI API: errors of the family, and the JSON routes beside chat completions."""
+"""What the families of the OpenAI API have in common: refusals, models, routes."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Final
+from urllib.parse import unquote
 
 import msgspec
 
 from gatekeeper.dialects.answer import AnswerReader, Family
 from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.body import (
-    choices_of,
-    flag,
-    model_of,
-    output_bound,
-    prompts_of,
-    read_fields,
-    rewritten,
-    stream_options,
-)
-from gatekeeper.dialects.json_spans import NotJsonError, applied, members, without
-from gatekeeper.dialects.prompt import input_tokens
+from gatekeeper.dialects.body import in_place, model_of, read_fields, rewritten
+from gatekeeper.dialects.json_spans import applied
+from gatekeeper.dialects.openai_stream import hide_running_usage
+from gatekeeper.dialects.output_bounds import lowered_budgets
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
 from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
+    from gatekeeper.dialects.body import Fields
 
 NO_MODEL: Final = "The field `model` must be the name of a model."
-
-_USAGE: Final = frozenset({b"usage"})
-_NO_CHOICES: Final = re.compile(rb"\[[ \t\n\r]*\]")
-_DATA: Final = b"data:"
-
-
-def hide_usage(event: bytes) -> bytes:
-    """Take out of a chunk what is there only because usage was asked for.
-
-    With ``stream_options.include_usage`` every chunk has ``usage``, ``null`` until a last one that
-    has no choices and would not be sent otherwise.
-    """
-    if b'"usage"' not in event or not event.startswith(_DATA):
-        return event
-    try:
-        found = list(members(event, len(_DATA)))
-    except NotJsonError:
-        return event
-    named = {each.name: event[each.value : each.end] for each in found}
-    if named.get(b"usage", b"null") != b"null" and _NO_CHOICES.fullmatch(
-        named.get(b"choices", b"")
-    ):
-        return b""
-    return applied(event, without(found, _USAGE))
-
-
-_COMPLETIONS: Final = Family(text_pattern("text"), frozenset(), hide_usage)
-_RESPONSES: Final = Family(
-    text_pattern("delta"),
-    frozenset({"response.completed", "response.incomplete", "response.failed"}),
-)
+_DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/", re.IGNORECASE)
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -72,10 +37,24 @@ _TYPES: Final = {
 }
 _SERVER_ERRORS: Final = 500
 _ABOUT_MODEL: Final = frozenset({Reason.MODEL_NOT_PERMITTED, Reason.MODEL_NOT_SERVED})
+_STREAM_ERROR: Final = b"data: %b\n\n" % msgspec.json.encode(
+    {
+        "error": {
+            "message": BROKEN_OFF,
+            "type": "server_error",
+            "param": None,
+            "code": Reason.UPSTREAM_INVALID.value,
+        }
+    }
+)
+NOTHING: Final = Family(text_pattern("text"), frozenset())
+"""Answers that generate nothing."""
 
 
 class OpenAIErrors:
     """How the family refuses: ``error.{message,type,param,code}`` and ``x-request-id`` (H33)."""
+
+    __slots__ = ()
 
     def refusal_body(self, refusal: RefusalText) -> bytes:
         """Return the error that ``openai`` turns into its exception."""
@@ -90,18 +69,6 @@ class OpenAIErrors:
         return _STREAM_ERROR
 
 
-_STREAM_ERROR: Final = b"data: %b\n\n" % msgspec.json.encode(
-    {
-        "error": {
-            "message": BROKEN_OFF,
-            "type": "server_error",
-            "param": None,
-            "code": Reason.UPSTREAM_INVALID.value,
-        }
-    }
-)
-
-
 def openai_error(refusal: RefusalText) -> dict[str, str | None]:
     """Return the ``error`` object of the family."""
     fallback = "server_error" if refusal.status >= _SERVER_ERRORS else "invalid_request_error"
@@ -113,106 +80,126 @@ def openai_error(refusal: RefusalText) -> dict[str, str | None]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIRoute(OpenAIErrors):
-    """One JSON route (or the models under it) beside chat completions.
+class JsonRoute(OpenAIErrors):
+    """A JSON route that takes input: each family says what else it takes."""
 
-    Batches, files, images, audio, assistants and other routes whose cost the body does not show are
-    deliberately none of these: they are plain (H26).
-    """
-
-    path: str
-    methods: frozenset[str]
-    generates: bool = False
-    needs_model: bool = True
-    under_it: bool = False
-    family: Family = _COMPLETIONS
-    bound_field: str = "max_tokens"
-
-    @property
-    def name(self) -> str:
-        """The word in records, rules and metrics."""
-        return "openai"
+    __slots__ = ()
+    name: ClassVar[str]
+    tails: ClassVar[tuple[str, ...]]
+    """How its paths end, in lower case, whatever prefix an upstream has."""
+    family: ClassVar[Family] = NOTHING
+    bound_field: ClassVar[str] = ""
+    """How the bound on output is called; empty where there is none to put in."""
+    reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
-        """Match by the end of the path, in any case, with or without a closing slash."""
-        if method not in self.methods:
-            return False
-        path = path.lower().rstrip("/")
-        return path.endswith(self.path) or (self.under_it and f"{self.path}/" in path)
-
-    @property
-    def reads_body(self) -> bool:
-        """Whether the body is read."""
-        return True
+        """Match by the end of the path."""
+        return method == "POST" and path.endswith(self.tails)
 
     def read(self, incoming: Incoming) -> Ask | str:
-        """Read a body; nothing at all is asked by routes that have none."""
-        body = incoming.body
-        if not body and not self.needs_model and not self.generates:
-            return Ask()
-        fields = read_fields(body)
+        """Read a body, and the model that it, or an Azure path, names."""
+        fields = read_fields(incoming.body)
         if isinstance(fields, str):
             return fields
         model = model_of(fields)
-        if model is None and (self.needs_model or "model" in fields):
+        if "model" not in fields:
+            model = deployment_of(incoming.path)
+        return self.asked(fields, model, incoming)
+
+    def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - others look at it
+        """Return what the fields ask for: of this one, a model and nothing that costs."""
+        if model is None and "model" in fields:
             return NO_MODEL
-        ask = ask_of(fields, model, incoming.count)
-        if isinstance(ask, str) or self.generates:
-            return ask
-        return Ask(model, ask.stream, ask.input_tokens)
+        return Ask(model)
 
     def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
         """Return the body with ``changes`` made in place."""
-        return rewritten(incoming.body, changes, self.bound_field)
+        return self.changed(incoming.body, changes, self.bound_field)
+
+    def changed(self, body: bytes, changes: Changes, bound_field: str) -> bytes:
+        """Return a body with its bounds lowered and what is missing put in."""
+        body = rewritten(body, changes, bound_field)
+        most = changes.max_output_tokens
+        return body if most is None else applied(body, lowered_budgets(body, in_place(body), most))
 
     def reader(
         self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
     ) -> AnswerReader:
         """Return a reader for a 2xx answer with these headers."""
-        return AnswerReader(self.family, ask, headers, plan)
+        family = self.family
+        if plan.leave_last_usage:
+            family = replace(family, hide_usage=hide_running_usage)
+        return AnswerReader(family, ask, headers, plan)
 
 
-def ask_of(fields: dict[str, bytes], model: str | None, count: Callable[[bytes], int]) -> Ask | str:
-    """Read what generating routes of the family have in common."""
-    stream = flag(fields, "stream")
-    if isinstance(stream, str):
-        return stream
-    bound = output_bound(fields)
-    if isinstance(bound, str):
-        return bound
-    choices = choices_of(fields)
-    if isinstance(choices, str):
-        return choices
-    wants_usage = stream_options(fields)
-    if isinstance(wants_usage, str):
-        return wants_usage
-    prompts = prompts_of(fields)
-    most = None if bound is None else bound * choices * prompts
-    return Ask(
-        model,
-        stream,
-        input_tokens(fields, count),
-        most,
-        choices * prompts,
-        prompts,
-        wants_usage=wants_usage if stream else None,
-    )
+def deployment_of(path: str) -> str | None:
+    """Return the model that an Azure path names, whatever the body says."""
+    found = _DEPLOYMENT.match(path)
+    if found is None:
+        return None
+    return model_of({"model": msgspec.json.encode(unquote(found[1]))})
 
 
-_POST: Final = frozenset({"POST"})
-_READ: Final = frozenset({"GET", "HEAD"})
+class _Unbilled(AnswerReader):
+    """Reads an answer only to change it: what it shows was charged when it was made."""
 
-OPENAI_ROUTES: Final = (
-    OpenAIRoute("/v1/completions", _POST, generates=True),
-    OpenAIRoute(
-        "/v1/responses",
-        _POST,
-        generates=True,
-        family=_RESPONSES,
-        bound_field="max_output_tokens",
-    ),
-    OpenAIRoute("/v1/embeddings", _POST),
-    OpenAIRoute("/v1/moderations", _POST, needs_model=False),
-    OpenAIRoute("/v1/models", _READ, needs_model=False, under_it=True),
-)
+    __slots__ = ()
+
+    def result(self) -> Usage:
+        """Return nothing, whatever is reported."""
+        return Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class FreeRoutes(OpenAIErrors):
+    """Routes of a family on which nothing is generated: no token is charged.
+
+    They count as requests and bytes, as everything does that reaches an upstream (H26).
+    """
+
+    name: str
+    stem: str
+    """What all its paths hold."""
+    routes: re.Pattern[str]
+    """What ``METHOD path`` looks like, as a whole."""
+    shows: Family | None = None
+    """What a model has written before, which is shaped as it was then; ``None``: nothing of it."""
+
+    @property
+    def reads_body(self) -> bool:
+        """Only where the answer may have to be changed; nothing in a body matters."""
+        return self.shows is not None
+
+    def matches(self, method: str, path: str) -> bool:
+        """Match method and path together."""
+        return self.stem in path and self.routes.fullmatch(f"{method} {path}") is not None
+
+    def read(self, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - the protocol's signature
+        """Ask for nothing."""
+        return Ask()
+
+    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
+        """Return the body as it came."""
+        return incoming.body
+
+    def reader(
+        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
+    ) -> AnswerReader:
+        """Return a reader that finds nothing to charge."""
+        if self.shows is None or plan.shaping is None:
+            return AnswerReader(NOTHING, ask, {})
+        return _Unbilled(self.shows, ask, headers, plan)
+
+
+def free(name: str, stem: str, *routes: str, shows: Family | None = None) -> FreeRoutes:
+    """Return routes written as ``GET|DELETE {id}``, all under ``stem``, whatever is before that.
+
+    A name in braces is one segment, ``{path}`` is any number of them.
+    """
+    patterns = []
+    for route in routes:
+        methods, _, rest = route.partition(" ")
+        named = re.escape(rest).replace(r"\{path\}", ".+")
+        named = re.sub(r"\\\{\w+\\\}", "[^/]+", named)
+        patterns.append(f"(?:{methods}) (?:/.*)?{re.escape(stem)}{named}")
+    return FreeRoutes(name, stem, re.compile("|".join(patterns)), shows)

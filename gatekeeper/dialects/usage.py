@@ -57,6 +57,11 @@ class Reported(msgspec.Struct):
     cache_creation_input_tokens: _Count | None = None
     cache_read_input_tokens: _Count | None = None
     cache_creation: _CacheCreation | None = None
+    total_tokens: _Count | None = None
+    prompt_cache_hit_tokens: _Count | None = None
+    """DeepSeek: of the prompt, read from its cache."""
+    cached_tokens: _Count | None = None
+    """Moonshot and others: the same."""
     iterations: list[Reported] | None = None
     """Anthropic: what the single steps of an answer took, where the totals leave out some."""
     seconds: _Seconds | None = None
@@ -76,8 +81,10 @@ _NUMBERS: Final = (
     "output_tokens",
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
+    "total_tokens",
     "seconds",
 )
+_CACHED: Final = ("prompt_cache_hit_tokens", "cached_tokens")
 _PART_OF: Final = {
     "prompt_tokens_details": {
         "cached_tokens": "cached_input_tokens",
@@ -101,11 +108,12 @@ _OF_OUTPUT: Final = frozenset(_PART_OF["completion_tokens_details"].values())
 class Counts:
     """What one answer has reported and delivered up to now."""
 
-    __slots__ = ("_count", "_delivered", "_events", "_seen", "_text", "final")
+    __slots__ = ("_count", "_delivered", "_events", "_results", "_seen", "_text", "final")
 
     def __init__(self, count: Callable[[bytes], int]) -> None:
         self._count = count
         self._seen: dict[str, float] = {}
+        self._results: dict[int, tuple[int, int]] | None = None
         self._delivered = 0
         self._events = 0
         self._text = bytearray()
@@ -123,16 +131,29 @@ class Counts:
                 seen[name] = max(number, seen.get(name, 0))
                 if final and name in {"completion_tokens", "output_tokens", "seconds"}:
                     self.final = True
-        hour = reported.cache_creation and reported.cache_creation.ephemeral_1h_input_tokens
-        if hour:
-            seen["cache_write_1h_tokens"] = max(hour, seen.get("cache_write_1h_tokens", 0))
-        for name, parts in _PART_OF.items():
+        self._report_parts(reported)
+
+    def _report_parts(self, reported: Reported) -> None:
+        written = reported.cache_creation
+        if written is not None:
+            self._see({"cache_write_1h_tokens": written.ephemeral_1h_input_tokens})
+        for name in _CACHED:
+            self._see({"cached_input_tokens": getattr(reported, name)})
+        for name, names in _PART_OF.items():
             details = getattr(reported, name)
             if details is not None:
-                for field, part in parts.items():
-                    number = getattr(details, field, None)
-                    if number:
-                        seen[part] = max(number, seen.get(part, 0))
+                self._see({part: getattr(details, field, None) for field, part in names.items()})
+
+    def _see(self, parts: dict[str, int | None]) -> None:
+        for part, number in parts.items():
+            if number:
+                self._seen[part] = max(number, self._seen.get(part, 0))
+
+    def report_result(self, index: int, given: int, written: int) -> None:
+        """Take what one of several answers tells of itself alone, where nothing tells of all."""
+        if self._results is None:
+            self._results = {}
+        self._results[index] = (given, written)
 
     def deliver(self, text: bytes) -> None:
         """Take generated text, as it stands inside a JSON string."""
@@ -151,7 +172,8 @@ class Counts:
     @property
     def delivered_tokens(self) -> int:
         """Output up to now: as reported, or else counted on the text, never below a token each."""
-        reported = self._seen.get("completion_tokens", self._seen.get("output_tokens", 0))
+        seen, _ = self._reported()
+        reported = seen.get("completion_tokens", seen.get("output_tokens", 0))
         return max(int(reported), self._delivered + self._weight(), self._events)
 
     def _weigh(self) -> None:
@@ -164,9 +186,17 @@ class Counts:
             return 0
         return self._count(unescaped(bytes(self._text)))
 
+    def _reported(self) -> tuple[dict[str, float], bool]:
+        """Return what was reported, and whether that is final."""
+        if self.final or not self._results:
+            return self._seen, self.final
+        results = self._results.values()
+        given, written = sum(each[0] for each in results), sum(each[1] for each in results)
+        return {**self._seen, "prompt_tokens": given, "completion_tokens": written}, True
+
     def usage(self, ask: Ask) -> Usage:
         """Return reported numbers; what is missing is what was asked, or counted, and marked so."""
-        seen = self._seen
+        seen, final = self._reported()
         known = seen.get("prompt_tokens")
         parts = {name: seen[name] for name in UsageParts.__struct_fields__ if name in seen}
         if known is None and "input_tokens" in seen:
@@ -183,8 +213,13 @@ class Counts:
             if longer:
                 parts["cache_write_tokens"] = max(0, parts.get("cache_write_tokens", 0) - longer)
         output = seen.get("completion_tokens", seen.get("output_tokens", 0))
+        total = seen.get("total_tokens")
+        if total is not None and known is None and not output:
+            known = total  # a reranker tells nothing else
+        elif total is not None and known is not None and final:
+            output = max(output, total - known)  # some leave thoughts out of the completion alone
         silent = ask.max_output_tokens == 0
-        if not self.final and not silent:
+        if not final and not silent:
             output = self.delivered_tokens
         if "seconds" in seen:
             parts["audio_s"] = seen["seconds"]
@@ -195,7 +230,7 @@ class Counts:
         return Usage(
             given,
             int(output),
-            estimated=(known is None and ask.input_tokens > 0) or not (self.final or silent),
+            estimated=(known is None and ask.input_tokens > 0) or not (final or silent),
             parts=_within(parts, given, int(output)) if parts else NO_PARTS,
         )
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.dialects import PLAIN
+from gatekeeper.dialects import CONTROL, PLAIN
 from gatekeeper.dialects.base import Incoming
+from gatekeeper.dialects.openai import deployment_of
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.policy.words import Reason
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 ON_LOOP_BYTES: Final = 65_536
 """Largest body read on the event loop, which takes less than a millisecond, or five with an exact
 counter."""
+_TWO_MODELS: Final = "The field `model` must be the deployment that the path names."
 
 
 class Taken(Struct, frozen=True, gc=False):
@@ -79,7 +81,9 @@ class Intake:
         if announced > most:
             return _refused(Reason.BODY_TOO_LARGE, most)
         if not dialect.reads_body:
-            refused = dialect is PLAIN and self._settings.plain_http == "refuse"
+            refused = (dialect is PLAIN and self._settings.plain_http == "refuse") or (
+                dialect is CONTROL and self._settings.control_routes == "refuse"
+            )
             route = None if refused else routes.find(path, None)
             if route is None:
                 return BadRequest(Reason.ROUTE_NOT_SERVED, None)
@@ -120,7 +124,11 @@ def _understood(
             return _refused(plain, most_bytes)
         incoming = replace(incoming, body=plain)
     ask = dialect.read(incoming)
-    return BadRequest(Reason.INVALID_BODY, ask) if isinstance(ask, str) else (incoming, ask)
+    if isinstance(ask, str):
+        return BadRequest(Reason.INVALID_BODY, ask)
+    if "/deployments/" in incoming.path.lower() and ask.model != deployment_of(incoming.path):
+        return BadRequest(Reason.INVALID_BODY, _TWO_MODELS)  # the path decides at the upstream
+    return incoming, ask
 
 
 async def read_small(request: BaseRequest, *, most_bytes: int, within_s: float) -> bytes | Reason:

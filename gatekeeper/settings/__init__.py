@@ -95,6 +95,10 @@ class Settings(Part):
     rules_dir: Path = Path("rules")
     plain_http: Literal["meter", "refuse"] = "meter"
     """Routes of no known dialect: count requests and bytes, or refuse with 404."""
+    control_routes: Literal["meter", "refuse"] = "refuse"
+    """Routes that steer a model server or show what others do on it (vLLM ``/sleep``, llama.cpp
+    ``/slots``), delete models, administer an organization or hand out keys that lead past the gate:
+    refuse with 404, or count as plain."""
     token_count: Literal["estimate", "exact"] = "estimate"  # noqa: S105 - a word, not a secret
     """How tokens are counted before the upstream tells: by the weight of bytes, or exactly as
     ``o200k_base`` does (``pip install 'gatekeeper[exact-tokens]'``; 150 MB of memory)."""

@@ -96,10 +96,11 @@ class Upstream(Part):
     credential_header: Literal["authorization", "x-api-key", "api-key"] = "authorization"
     ca_file: Path | None = None
     """PEM bundle that signs the upstream's certificate, instead of the system's."""
-    stream_usage: Literal["force", "leave"] = "force"
+    stream_usage: Literal["force", "continuous", "leave"] = "force"
     """Make OpenAI-style streams report their usage (``stream_options.include_usage``), and take
-    the report out again for callers that did not ask; ``leave`` for upstreams that refuse the
-    field: such streams are then settled to an estimate."""
+    the report out again for callers that did not ask; ``continuous`` with every chunk, so that a
+    stream that is cut settles exactly too (vLLM's ``continuous_usage_stats``); ``leave`` for
+    upstreams that refuse the field: such streams are then settled to an estimate."""
     chat_bound: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """How the upstream calls the bound on a chat completion, for calls that name none and get one
     from a limit or from shaping."""

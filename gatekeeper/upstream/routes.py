@@ -47,6 +47,8 @@ class Route:
     tls: ssl.SSLContext | None = None
     reports_usage: bool = True
     """Whether streams can be made to report their usage."""
+    reports_continuously: bool = False
+    """Whether they can be made to report it with every chunk."""
     chat_bound: str = "max_completion_tokens"
     """How a chat completion's bound on output is called here."""
 

@@ -226,6 +226,40 @@ def test_a_tool_call_does_not_forge_usage_in_a_whole_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("usage", "wanted"),
+    [
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": 7},
+            Usage(9, 5, parts=UsageParts(cached_input_tokens=7)),
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 7},
+            Usage(9, 5, parts=UsageParts(cached_input_tokens=7)),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 40}, Usage(9, 31)),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 50,
+                "completion_tokens_details": {
+                    "accepted_prediction_tokens": 10,
+                    "rejected_prediction_tokens": 20,
+                },
+            },
+            Usage(9, 50),
+        ),
+    ],
+)
+def test_h24_reports_of_other_servers(usage: dict[str, Any], wanted: Usage) -> None:
+    """Caches under other names, and thoughts that only the total holds."""
+    body = json.dumps({"choices": [], "usage": usage}).encode()
+    assert fed(CHAT.reader(ASK, JSON), body).result() == wanted
+    stream = data({"choices": [], "usage": usage}) + DONE
+    assert fed(CHAT.reader(ASK, SSE), stream).result() == wanted
+
+
+@pytest.mark.parametrize(
     "usage",
     [
         {"prompt_tokens": -1, "completion_tokens": -1},

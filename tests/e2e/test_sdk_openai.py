@@ -54,6 +54,59 @@ async def test_streamed_chat(gate: RunningGate, direct: openai.AsyncOpenAI, usag
     assert (got[-1].usage is not None) == usage
 
 
+async def test_responses(gate: RunningGate, direct: openai.AsyncOpenAI) -> None:
+    """Whole and streamed they are the same, and are charged what they report (H23)."""
+    asked: Any = {"model": "demo-small", "input": HELLO, "max_output_tokens": 9}
+    wanted = await direct.responses.create(**asked)
+    got = await gate.openai().responses.with_raw_response.create(**asked)
+    assert got.parse() == wanted
+    await charged(gate, got.headers, wanted.usage.input_tokens, 9)  # type: ignore[union-attr]
+    events = [event async for event in await direct.responses.create(**asked, stream=True)]
+    raw = await gate.openai().responses.with_raw_response.create(**asked, stream=True)
+    assert [event async for event in raw.parse()] == events
+    await charged(gate, raw.headers, wanted.usage.input_tokens, 9)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_completions(gate: RunningGate, direct: openai.AsyncOpenAI, usage: bool) -> None:
+    """Several prompts, whole and streamed; usage is told to those who ask, and charged anyway."""
+    asked: Any = {"model": "demo-small", "prompt": ["Hello", "You there"], "max_tokens": 7, "n": 2}
+    wanted = await direct.completions.create(**asked)
+    assert wanted.usage is not None
+    got = await gate.openai().completions.with_raw_response.create(**asked)
+    assert got.parse() == wanted
+    await charged(gate, got.headers, wanted.usage.prompt_tokens, 28)
+    asked |= {"stream": True}
+    if usage:
+        asked["stream_options"] = {"include_usage": True}
+    chunks = [chunk async for chunk in await direct.completions.create(**asked)]
+    raw = await gate.openai().completions.with_raw_response.create(**asked)
+    assert [chunk async for chunk in raw.parse()] == chunks
+    assert (chunks[-1].usage is not None) == usage
+    await charged(gate, raw.headers, wanted.usage.prompt_tokens, 28)
+
+
+async def test_embeddings_and_moderations(gate: RunningGate, direct: openai.AsyncOpenAI) -> None:
+    """Input is charged as reported; a moderation, which reports nothing, as estimated."""
+    asked: Any = {"model": "demo-small", "input": ["some text", "more"]}
+    wanted = await direct.embeddings.create(**asked)
+    got = await gate.openai().embeddings.with_raw_response.create(**asked)
+    assert got.parse() == wanted
+    await charged(gate, got.headers, wanted.usage.prompt_tokens, 0)
+    judged = await gate.openai().moderations.with_raw_response.create(input="some text")
+    assert judged.parse() == await direct.moderations.create(input="some text")
+    outcome = await gate.outcome(judged.headers["gatekeeper-decision"])
+    assert outcome["usage"]["estimated"]
+    assert outcome["usage"]["cost_cents"] == 0
+
+
+async def charged(gate: RunningGate, headers: Any, given: int, written: int) -> None:
+    """Hold the settlement of a call to what its answer reports."""
+    usage = (await gate.outcome(headers["gatekeeper-decision"]))["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (given, written)
+    assert not usage["estimated"]
+
+
 async def test_stream_is_passed_on_as_it_comes(gate: RunningGate) -> None:
     """The first token reaches the caller while the upstream still writes."""
     go_on = asyncio.Event()
