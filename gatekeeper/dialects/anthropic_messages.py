@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FAMILY: Final = Family(
     text_pattern("text", "thinking", "partial_json"),
-    frozenset({"message_stop"}),
+    frozenset({"message_stop", "error"}),  # either is the upstream's own last word
     stopper=MessageStopper,
 )
 _LEAST_BUDGET: Final = 1_024

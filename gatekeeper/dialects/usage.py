@@ -123,8 +123,9 @@ class Counts:
     def report(self, reported: Reported, *, final: bool) -> None:
         """Take a report; ``final`` when it tells the output too."""
         seen = self._seen
-        if reported.iterations:
-            _add_up(reported)
+        _add_up(reported)
+        if final:
+            self._forget_guesses(reported)
         for name in _NUMBERS:
             number = getattr(reported, name)
             if number is not None:
@@ -154,6 +155,13 @@ class Counts:
         if self._results is None:
             self._results = {}
         self._results[index] = (given, written)
+
+    def _forget_guesses(self, reported: Reported) -> None:
+        """Let go of what Anthropic tells before the first token, where the end tells it too."""
+        if not self.final:
+            for name in _NUMBERS:
+                if getattr(reported, name) is not None:
+                    self._seen.pop(name, None)
 
     def deliver(self, text: bytes) -> None:
         """Take generated text, as it stands inside a JSON string."""
@@ -236,9 +244,11 @@ class Counts:
 
 
 def _add_up(reported: Reported) -> None:
-    """Let each total be no less than the sum of the steps that are billed."""
+    """Let each total be no less than the sum of the steps that are billed, where any are told."""
+    if not reported.iterations:
+        return
     for name in _NUMBERS:
-        steps = [getattr(step, name) or 0 for step in reported.iterations or ()]
+        steps = [getattr(step, name) or 0 for step in reported.iterations]
         if any(steps):
             setattr(reported, name, max(getattr(reported, name) or 0, sum(steps)))
 

@@ -127,6 +127,15 @@ def test_h24_explicit_zero_is_zero() -> None:
     assert fed(CHAT.reader(ASK, SSE), stream).result() == Usage(12, 0)
     body = b'{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}'
     assert fed(CHAT.reader(ASK, JSON), body).result() == Usage(0, 0)
+    stream = message_start(input_tokens=20, output_tokens=1) + message_delta(output_tokens=0) + STOP
+    assert fed(MESSAGES.reader(ASK, SSE), stream).result() == Usage(20, 0)
+
+
+def test_h24_the_end_of_a_message_has_the_last_word() -> None:
+    """What its start told of the input and the output is replaced, as in the SDK's own sum."""
+    start = message_start(input_tokens=612, output_tokens=63)
+    stream = start + message_delta(input_tokens=28, output_tokens=50) + STOP
+    assert fed(MESSAGES.reader(ASK, SSE), stream).result() == Usage(28, 50)
 
 
 def test_h24_a_stream_without_usage_is_estimated() -> None:
