@@ -227,6 +227,8 @@ def output_bound(fields: Fields) -> int | str | None:
 
 def choices_of(fields: Fields) -> int | str:
     """Return how many answers are to be generated per prompt."""
+    if fields.get("best_of") == b"0":  # the API takes it, and means what it means by leaving it out
+        fields = {name: value for name, value in fields.items() if name != "best_of"}
     most = _largest(fields, CHOICES, _COUNT, f"a whole number from 1 to {MOST_CHOICES}")
     return 1 if most is None else most
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.body import Fields
 
 NO_MODEL: Final = "The field `model` must be the name of a model."
+UNNAMED: Final = ""
+"""Model of a call that leaves it to the upstream: of all patterns, only ``*`` matches it."""
 _DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/", re.IGNORECASE)
 _TYPES: Final = {
     401: "authentication_error",

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from gatekeeper.dialects.answer import MOST_SHAPED_BYTES, Family
 from gatekeeper.dialects.body import flag
-from gatekeeper.dialects.openai import NO_MODEL, JsonRoute, free
+from gatekeeper.dialects.openai import NO_MODEL, UNNAMED, JsonRoute, free
 from gatekeeper.dialects.openai_ask import ask_of, last_speaks_the_model
 from gatekeeper.dialects.usage import text_pattern
 
@@ -38,10 +38,13 @@ class OpenAIResponses(JsonRoute):
         """Return the worst case of what the body shows.
 
         A conversation, an earlier response or a stored prompt adds input that the settlement tells.
-        Work in the background goes on without its caller.
+        Work in the background goes on without its caller. The API takes a call that names no model:
+        a stored prompt may name it.
         """
         if model is None:
-            return NO_MODEL
+            if "model" in fields:
+                return NO_MODEL
+            model = UNNAMED
         background = flag(fields, "background")
         if isinstance(background, str):
             return background

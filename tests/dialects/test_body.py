@@ -161,6 +161,7 @@ def test_h23_choices() -> None:
     assert choices_of(fields()) == 1
     assert choices_of(fields(n=None)) == 1
     assert choices_of(fields(n=3, best_of=5)) == 5
+    assert choices_of(fields(n=3, best_of=0)) == 3
     assert isinstance(choices_of(fields(n=0)), str)
 
 

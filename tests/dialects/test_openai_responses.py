@@ -10,6 +10,7 @@ from support.asks import JSON, SSE, asked, event, refused, sent, told
 
 from gatekeeper.dialects import dialect_for
 from gatekeeper.dialects.base import UNCHANGED, AnswerPlan, Ask, Changes, Incoming
+from gatekeeper.dialects.openai import UNNAMED
 from gatekeeper.policy.model import Shaping, Usage, UsageParts
 from gatekeeper.policy.words import LogprobsChange
 
@@ -55,7 +56,12 @@ def test_h23_responses_name_their_bound() -> None:
     lower = Changes(max_output_tokens=10, bound_field="max_tokens")
     assert sent(RESPONSES, lower, model="m", max_output_tokens=77)["max_output_tokens"] == 10
     assert sent(RESPONSES, lower, model="m")["max_output_tokens"] == 10
-    assert refused(RESPONSES, input="hi")
+    assert refused(RESPONSES, model=None, input="hi")
+
+
+def test_a_response_may_leave_its_model_to_the_upstream() -> None:
+    """The API takes that (a stored prompt names one); it is not a call without a model."""
+    assert asked(RESPONSES, input="hi").model == UNNAMED
 
 
 @pytest.mark.parametrize("last", ["response.completed", "response.incomplete", "response.failed"])

@@ -216,3 +216,14 @@ async def test_h26_a_deployment_in_the_path_is_the_model(gates: Gates) -> None:
         url, headers = path.format(deployment), gate.headers()
         async with gate.http.post(url, json={**body, **named}, headers=headers) as answer:
             assert answer.status == status
+
+
+async def test_h26_a_model_that_is_not_named_is_none_of_few(gates: Gates) -> None:
+    """An account that may use one model cannot reach another by a prompt stored upstream."""
+    accounts = {"acme": {}, "small": {"tier": "restricted", "assurance": "ial2"}}
+    gate = await gates(rules=rules_text(), accounts=accounts)
+    answering(gate, {"object": "response", "status": "completed"})
+    for account, status in (("acme", 200), ("small", 403)):
+        headers, body = gate.headers(account), {"prompt": {"id": "pmpt_big"}}
+        async with gate.http.post("/v1/responses", json=body, headers=headers) as answer:
+            assert answer.status == status
