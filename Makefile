@@ -40,6 +40,11 @@ unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covere
 test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
 	$(PY) -m pytest -m fleet $(ARGS)
 
+.PHONY: conformance
+conformance: $(DEV_READY) ## Run an SDK's own suite bare and through the gate: SUITE=checkout (SPEC, ANTHROPIC_SUITE, ARGS)
+	PYTHONPATH=.:tests $(PY) tests/optional/check_conformance.py $(if $(SUITE),--suite '$(SUITE)') \
+		$(if $(SPEC),--spec '$(SPEC)') $(if $(ANTHROPIC_SUITE),--anthropic-suite '$(ANTHROPIC_SUITE)') -- $(ARGS)
+
 # Tests of pages drive Debian's Chromium; where it cannot be had they are skipped.
 APT := apt-get install --yes --no-install-recommends chromium
 
