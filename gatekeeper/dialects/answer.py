@@ -75,10 +75,6 @@ class _Holder(msgspec.Struct):
     usage: Reported | None = None
 
 
-class _Kind(msgspec.Struct):
-    type: str | None = None
-
-
 class _Timings(msgspec.Struct):
     """What llama.cpp tells at the end of each choice, usage or not."""
 
@@ -90,6 +86,13 @@ class _Timings(msgspec.Struct):
 class _Choice(msgspec.Struct):
     index: int = 0
     finish_reason: str | None = None
+
+
+class _Kind(msgspec.Struct):
+    """What tells an end, where the rest of an event is not as it should be."""
+
+    type: str | None = None
+    choices: list[_Choice] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -128,6 +131,11 @@ class _Stream:
         self._closed = False
 
     @property
+    def unread(self) -> bool:
+        """Whether some of it was too long to be read."""
+        return self._splitter.dropped > 0
+
+    @property
     def complete(self) -> bool:
         self.close()
         return self._ended or len(self._finished) >= self._choices
@@ -157,9 +165,8 @@ class _Stream:
             ended = self._family.own(data_of(event), counts)
             if ended is not None:
                 self._finished.add(ended)
-        if not counts.final:
-            for text in self._family.text.findall(event):
-                counts.deliver(text)
+        for text in self._family.text.findall(event):
+            counts.deliver(text)
         if b'"usage"' in event and _REPORT.search(event):
             self._study(data_of(event))
         elif marks:
@@ -197,13 +204,14 @@ class _Stream:
 
 
 def _read_event(data: bytes) -> _Event | None:
-    """Return an event; of one whose other members are not as they should be, its type alone."""
+    """Return an event; of one that is not as it should be, only what tells an end."""
     try:
         return _EVENT.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass
     try:
-        return _Event(type=_KIND.decode(data).type)
+        found = _KIND.decode(data)
+        return _Event(type=found.type, choices=found.choices)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
@@ -284,6 +292,11 @@ class _Document:
         self._valid = False
 
     @property
+    def unread(self) -> bool:
+        """Whether it was too long to be read as a whole."""
+        return not self._whole
+
+    @property
     def complete(self) -> bool:
         self.close()
         return self._valid
@@ -318,6 +331,8 @@ class _Document:
             found = _ANSWER.decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             valid = _is_json(body)
+            if not valid:  # cut short, perhaps behind its report
+                self._read_tail(body)
         else:
             valid = True
             if found.usage is not None:
@@ -326,7 +341,9 @@ class _Document:
             self._family.own(body, self._counts)
         self._counts.forget_text()
         if not self._counts.final:
-            for text in (self._family.document_text or self._family.text).findall(body):
+            pattern = self._family.document_text or self._family.text
+            texts = pattern.findall(body) if valid else None
+            for text in texts or [body]:  # cut anywhere: no less than all that came
                 self._counts.deliver(text)
         return valid
 
@@ -369,7 +386,7 @@ class _Opaque:
     """A body that cannot be read: only its framing tells whether it is whole."""
 
     changes = whole = mid_event = stopped = False
-    complete = True
+    complete = unread = True
 
     def feed(self, chunk: bytes) -> bytes:
         """Look at nothing."""
@@ -451,14 +468,16 @@ class AnswerReader:
         """Return what was held back, once the body has come to its proper end."""
         return self._reader.end()
 
-    def result(self) -> Usage | None:
-        """Return the usage up to now; ``None`` when the body cannot be read."""
+    def result(self, most_output: int | None = None) -> Usage | None:
+        """Return the usage up to now; ``None`` when some of the body cannot be read."""
         if isinstance(self._reader, _Opaque):
             return Usage() if _costs_nothing(self._ask) else None
         self._reader.close()
-        if self._inflater is not None and self._inflater.gave_up and not self._counts.final:
+        gave_up = self._inflater is not None and self._inflater.gave_up
+        unread = gave_up or (self._reader.unread and self._ask.generates)
+        if unread and not self._counts.exact(self._ask.choices):
             return None
-        return self._counts.usage(self._ask)
+        return self._counts.usage(self._ask, most_output)
 
 
 _Reader: TypeAlias = "_Stream | _Document | _Opaque"

@@ -313,7 +313,7 @@ class LimitPlanner:
             to_micro(call.input_tokens),
             to_micro(call.max_output_tokens),
             to_micro(call.cost_cents),
-            to_micro(call.body_bytes),
+            to_micro(max(1, call.body_bytes)),  # so that a debt refuses what has no body too
             MICRO,
         )
         return tuple(
