@@ -359,16 +359,16 @@ class _Outcome:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
             return self._priced(Usage(call.input_tokens, 0, estimated=True))
-        if self.reader is None:
+        if self.reader is None or ask is None:
             return Usage()
-        if ask is not None and ask.unreported:
+        if ask.unreported:
             return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
         found = self.reader.result(call.max_output_tokens)
-        if found is None:  # it cannot be read: whatever came may be all that was asked for
-            came = self.relay.bytes_sent or self.drained is not None
-            output = call.max_output_tokens if came else 0
-            found = Usage(call.input_tokens, output, estimated=True)
-        if found.estimated and ask is not None and ask.held_unless_reported:
+        came = self.relay.bytes_sent or self.drained is not None
+        if found is None and not came:
+            found = Usage(call.input_tokens, 0, estimated=True)
+        elif found is None or (found.estimated and ask.held_unless_reported):
+            # What came of it may be all that was asked for.
             found = worst_usage(ask, call.input_tokens, call.max_output_tokens)
         return self._priced(found)
 
