@@ -190,7 +190,12 @@ class Quota:
         return replace(self, burst=burst, rate=self.rate.shared(among), limit=burst / MICRO)
 
     def wait_s(self, used: int, remainder: int, amount: int) -> float:
-        """Return the seconds until ``amount`` fits: 0 when it does, ``inf`` when it never will."""
+        """Return the seconds until ``amount`` fits: 0 when it does, ``inf`` when it never will.
+
+        Of a quota that yields, one unit is enough.
+        """
+        if self.yields and MICRO < amount < SATURATION:
+            amount = MICRO
         if self.unit is not Unit.CONCURRENCY:
             return retry_after_s(used, remainder, amount, self.burst, self.rate)
         return 0.0 if fits(used, amount, self.burst) else CONCURRENCY_RETRY_S
