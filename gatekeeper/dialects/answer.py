@@ -9,7 +9,6 @@ are passed on as they came; what is changed is changed in place, event by event.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -18,6 +17,7 @@ import msgspec
 
 from gatekeeper.dialects.base import UNCHANGED, AnswerError
 from gatekeeper.dialects.inflate import Inflater
+from gatekeeper.dialects.json_spans import NotJsonError, members
 from gatekeeper.dialects.sse import MOST_EVENT_BYTES, EventCutter, EventSplitter, data_of
 from gatekeeper.dialects.usage import Counts, Reported
 from gatekeeper.policy.model import Usage
@@ -31,6 +31,8 @@ MOST_JSON_BYTES: Final = 2_097_152
 MOST_SHAPED_BYTES: Final = 33_554_432
 """Largest document that is held back to be changed; a larger one is refused."""
 _TAIL_BYTES: Final = 65_536
+_MOST_TRIED: Final = 4
+"""Places in a tail at which usage may be told."""
 
 Reshape: TypeAlias = "Callable[[bytes, AnswerPlan], bytes]"
 """Returns one event (or document) with what the plan asks for changed in it; empty to drop it.
@@ -112,7 +114,7 @@ _TIMINGS: Final = msgspec.json.Decoder(_Timings)
 _ANSWER: Final = msgspec.json.Decoder(_Holder)
 _REPORT: Final = re.compile(rb'"usage"\s*:\s*\{')
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
-_PLAIN_DECODER: Final = json.JSONDecoder()
+_USAGE: Final = msgspec.json.Decoder(Reported)
 
 
 class _Stream:
@@ -332,7 +334,7 @@ class _Document:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             valid = _is_json(body)
             if not valid:  # cut short, perhaps behind its report
-                self._read_tail(body)
+                self._read_cut(body)
         else:
             valid = True
             if found.usage is not None:
@@ -347,16 +349,26 @@ class _Document:
                 self._counts.deliver(text)
         return valid
 
+    def _read_cut(self, body: bytes) -> None:
+        """Take the usage of a document that was cut short behind it: only from its top level."""
+        with contextlib.suppress(NotJsonError, msgspec.DecodeError, UnicodeError):
+            for member in members(body):
+                if member.name == b"usage":
+                    usage = _USAGE.decode(body[member.value : member.end])
+                    self._counts.report(usage, final=True)
+
     def _read_tail(self, body: bytes) -> None:
-        starts = [found.end() - 1 for found in _REPORT.finditer(body)]
-        if not starts:
-            return
-        text = body[starts[-1] :].decode(errors="replace")
-        try:
-            value, _ = _PLAIN_DECODER.raw_decode(text)
-            self._counts.report(msgspec.convert(value, Reported), final=True)
-        except (ValueError, RecursionError, msgspec.ValidationError):
-            return
+        """Take the usage from the end of a document, only if it stands at the top level there.
+
+        That shows in what follows: with it, it makes one whole object. A model that fills in an
+        object of the same name writes it deeper.
+        """
+        for found in [*_REPORT.finditer(body)][: -_MOST_TRIED - 1 : -1]:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                usage = _ANSWER.decode(b"{" + body[found.start() :]).usage
+                if usage is not None:
+                    self._counts.report(usage, final=True)
+                    return
 
 
 class _ChangedDocument(_Document):

@@ -40,20 +40,58 @@ _PART_ENDS: Final = {
     "content": ("response.content_part.done", "content_index"),
     "summary": ("response.reasoning_summary_part.done", "summary_index"),
 }
-_ANY: Final = msgspec.json.Decoder()
 _Event = dict[str, Any]
+
+
+class _Seen(msgspec.Struct):
+    """What is known of an event."""
+
+    type: str
+    sequence_number: int | None = None
+    output_index: int = 0
+    content_index: int = 0
+    summary_index: int = 0
+    delta: str | None = None
+    item: _Event | None = None
+    part: _Event | None = None
+    response: _Event | None = None
+
+    def number(self, where: str) -> int:
+        """Return which of the parts it belongs to."""
+        return self.summary_index if where == "summary" else self.content_index if where else 0
+
+
+_SEEN: Final = msgspec.json.Decoder(_Seen)
 
 
 class _Item:
     """An output item under way: as it was announced, its parts, and the text that came for it."""
 
-    __slots__ = ("fields", "open", "parts", "texts")
+    __slots__ = ("closed", "fields", "open", "parts", "texts")
 
     def __init__(self, fields: _Event) -> None:
         self.fields = fields
         self.open = True
+        self.closed: set[tuple[str, int]] = set()
         self.parts: dict[tuple[str, int], _Event] = {}
         self.texts: dict[tuple[str, int, str], list[str]] = {}
+
+    def note(self, event: _Seen) -> None:
+        """Take what an event adds to the item."""
+        kind = event.type
+        if kind == "response.output_item.done" and event.item is not None:
+            self.fields, self.open = event.item, False
+        elif kind in _PARTS and event.part is not None:
+            place = (_PARTS[kind], event.number(_PARTS[kind]))
+            self.parts[place] = event.part
+            if kind.endswith(".done"):
+                self.closed.add(place)
+                for name in ("text", "refusal"):
+                    self.texts.pop((*place, name), None)
+        elif kind in _PIECES and event.delta is not None:
+            where, name = _PIECES[kind]
+            key = (where, event.number(where), name)
+            self.texts.setdefault(key, []).append(event.delta)
 
     def cut(self) -> _Event:
         """Return the item as far as it came."""
@@ -72,51 +110,32 @@ class _Item:
 class ResponseStopper:
     """Collects what an answer consists of; see :class:`gatekeeper.dialects.answer.Stopper`."""
 
-    __slots__ = ("_closed_parts", "_items", "_kept_bytes", "_next", "_response")
+    __slots__ = ("_items", "_kept_bytes", "_next", "_response")
 
     def __init__(self, ask: Ask) -> None:
         self._response: _Event = {"object": "response", "model": ask.model, "output": []}
         self._items: dict[int, _Item] = {}
-        self._closed_parts: set[tuple[int, str, int]] = set()
         self._kept_bytes = 0
         self._next = 0
 
     def see(self, event: bytes) -> None:
         """Note what an event adds."""
         try:
-            found = _ANY.decode(data_of(event.strip()))
-            self._note(found["type"], found, len(event))
-        except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError, TypeError):
+            found = _SEEN.decode(data_of(event.strip()))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             return  # an event of another form adds nothing that is known here
-
-    def _note(self, kind: str, event: _Event, size: int) -> None:
-        self._next = max(self._next, int(event.get("sequence_number", self._next)) + 1)
-        if "response" in event:
-            self._response = event["response"]
+        if found.sequence_number is not None:
+            self._next = max(self._next, found.sequence_number + 1)
+        if found.response is not None:
+            self._response = found.response
             return
-        self._kept_bytes += size
+        self._kept_bytes += len(event)
         if self._kept_bytes > MOST_KEPT_BYTES:
             self._items.clear()
-            return
-        place = event["output_index"]
-        if kind == "response.output_item.added":
-            self._items[place] = _Item(event["item"])
-            return
-        item = self._items[place]
-        if kind == "response.output_item.done":
-            item.fields, item.open = event["item"], False
-        elif kind in _PARTS:
-            where = _PARTS[kind]
-            number = event[_PART_ENDS[where][1]]
-            item.parts[where, number] = event["part"]
-            if kind.endswith(".done"):
-                self._closed_parts.add((place, where, number))
-                for name in ("text", "refusal"):
-                    item.texts.pop((where, number, name), None)
-        elif kind in _PIECES:
-            where, name = _PIECES[kind]
-            number = event[_PART_ENDS[where][1]] if where else 0
-            item.texts.setdefault((where, number, name), []).append(event["delta"])
+        elif found.type == "response.output_item.added" and found.item is not None:
+            self._items[found.output_index] = _Item(found.item)
+        elif (item := self._items.get(found.output_index)) is not None:
+            item.note(found)
 
     def last_events(self, usage: Usage) -> bytes:
         """Close what is open; say that the answer is incomplete, why, and what was used."""
@@ -158,8 +177,8 @@ class ResponseStopper:
     def _part_ends(self, place: int, item: _Item, item_id: str) -> list[_Event]:
         events: list[_Event] = []
         for (where, number), part in sorted(item.parts.items()):
-            known = _ENDS.get(part.get("type", ""))
-            if (place, where, number) in self._closed_parts or known is None:
+            known = _ENDS.get(str(part.get("type")))
+            if (where, number) in item.closed or known is None:
                 continue
             kind, index = _PART_ENDS[where]
             at = {"item_id": item_id, "output_index": place, index: number}
