@@ -187,7 +187,7 @@ async def test_an_upload_that_is_open_when_its_answer_is_late(gates: Gates) -> N
         caller = await w.caller()
         caller.write(request("PUT", "/files/a", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
         assert (await caller.answer()).status == 504
-        caller.write(b"5\r\nhello\r\n0\r\n\r\n")
+        await caller.write_out(b"5\r\nhello\r\n0\r\n\r\n")
         assert (await caller.ask(request(key=None))).status == 401
         assert w.count("gatekeeper_internal_errors") == 0
 
