@@ -152,7 +152,8 @@ class GateProtocol(RequestHandler):
         The parser takes the last trailer for a header of the request that follows it, which behind
         a proxy may be somebody else's.
         """
-        self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        size = len(_LAST_CHUNK)
+        self._tail = data[-size:] if len(data) >= size else (self._tail + data)[-size:]
         for later in range(new, -1, -1):  # the body under way, then each that has begun since
             if later < new:
                 message, payload = self._messages[-later - 1]
