@@ -140,7 +140,7 @@ limits:
         "gatekeeper.gate.to_record",
         "gatekeeper.delivery.grant_headers",
         "gatekeeper.delivery._headers_for",
-        "gatekeeper.upstream.relay._pass_on",
+        "gatekeeper.upstream.relay.pass_on",
         "gatekeeper.dialects.answer.AnswerReader.feed",
     ],
 )
