@@ -115,7 +115,7 @@ class Relay:
         if reader is not None and reader.changes:
             for name in _OF_THE_BYTES:
                 headers.popall(name, None)
-            if reader.whole:
+            if reader.whole and answer.status not in _BODILESS:
                 body = await self._changed()
                 return None if body is None else await self._send_whole(request, headers, body)
         response = _PassedOn(status=answer.status, reason=answer.reason, headers=headers)
