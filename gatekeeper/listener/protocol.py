@@ -154,6 +154,7 @@ class GateProtocol(RequestHandler):
         """
         size = len(_LAST_CHUNK)
         self._tail = data[-size:] if len(data) >= size else (self._tail + data)[-size:]
+        more = len(self._messages) >= self._max_msg_queue_size  # the parser keeps what follows
         for later in range(new, -1, -1):  # the body under way, then each that has begun since
             if later < new:
                 message, payload = self._messages[-later - 1]
@@ -162,7 +163,7 @@ class GateProtocol(RequestHandler):
             if self._chunked is None or not self._chunked.is_eof():
                 continue
             self._chunked = None
-            if later or self._tail != _LAST_CHUNK:
+            if later or more or self._tail != _LAST_CHUNK:
                 for _ in range(later):
                     self._messages.pop()
                 if later:

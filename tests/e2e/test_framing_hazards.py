@@ -111,6 +111,21 @@ async def test_h4_a_trailer_is_no_header_of_the_next_request(
         assert b"vil" not in b"".join(map(bytes, w.upstream.received))
 
 
+@pytest.mark.parametrize("before", range(28, 36))
+async def test_h4_a_trailer_is_no_header_where_the_pipeline_is_full(
+    gates: Gates, before: int
+) -> None:
+    """The parser stops when enough requests wait, wherever that is, and goes on later."""
+    one = request("GET", "/v1/models")
+    first = request("POST", "/plain", CHUNKED) + WHOLE + b"X-Evil: 1\r\nX-Evil: evil\r\n\r\n"
+    clean = request("POST", "/plain", CHUNKED) + WHOLE + b"\r\n"
+    async with wired(gates) as w:
+        caller = await w.caller()
+        caller.write(one * before + first + clean)
+        await caller.closed()
+        assert b"vil" not in b"".join(map(bytes, w.upstream.received))
+
+
 @pytest.mark.parametrize("target", [CHAT, "/plain"])
 async def test_h4_what_is_sent_right_behind_a_chunked_body_is_not_read(
     gates: Gates, target: str
