@@ -20,6 +20,7 @@ from gatekeeper.batch_files import BatchFiles
 from gatekeeper.conversations import Conversations
 from gatekeeper.delivery import Delivery
 from gatekeeper.dialects.base import AnswerPlan
+from gatekeeper.draining import Drains
 from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
@@ -206,6 +207,7 @@ class App:
             usage,
             AnswerPlan(count),
             derive(secret, "noise"),
+            Drains(metrics),
             tracing,
         )
         self.gate = Gate(

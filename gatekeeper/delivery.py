@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gatekeeper.dialects.base import NO_CHANGES
+from gatekeeper.dialects.base import NO_CHANGES, UNCHANGED
 from gatekeeper.listener.answers import grant_headers, refuse
 from gatekeeper.listener.body import BodyRefusedError, stream_body
 from gatekeeper.listener.onward import headers_onward
@@ -19,7 +20,7 @@ from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Ve
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.terms import answer_plan, worst_usage
 from gatekeeper.upstream.client import Outgoing
-from gatekeeper.upstream.relay import Ending, Relay
+from gatekeeper.upstream.relay import Drained, Ending, Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from gatekeeper.dialects.base import AnswerPlan, AnswerReader, Dialect
+    from gatekeeper.draining import Drains
     from gatekeeper.facts.directory import Directory
     from gatekeeper.listener.head import Head
     from gatekeeper.listener.intake import Taken
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
     from gatekeeper.terms import Terms
     from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Answer, Client
-    from gatekeeper.upstream.routes import RouteTable
+    from gatekeeper.upstream.routes import DrainBounds, RouteTable
 
-_OK: Final = 200
+_SUCCESS: Final = 2
 _STATUS_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -77,6 +79,7 @@ class Delivery:
     plan: AnswerPlan
     """How answers are read in which nothing is changed."""
     noise_key: bytes
+    drains: Drains
     tracing: Tracing | None = None
 
     async def deliver(
@@ -90,15 +93,15 @@ class Delivery:
         call, plan = self._prepared(call)
         try:
             if reached is None:
-                reached = await self._send(call, plan)
-            if isinstance(reached, Reason):
-                outcome.failure = reached
-                return self._failed(call, reached)
-            reader, ask = None, call.taken.ask
-            if ask is not None and reached.status == _OK:
-                reader = call.dialect.reader(ask, reached.headers, plan)
-            outcome.status, outcome.reader = reached.status, reader
-            outcome.relay = relay = Relay(reached, call.dialect, reader)
+                sending = self._send(call, plan, outcome)
+                if outcome.bounds is not None:  # a task of its own outlives the caller
+                    outcome.sending = asyncio.create_task(sending)
+                    reached = await asyncio.shield(outcome.sending)
+                else:
+                    reached = await sending
+            relay = outcome.begun(reached, plan)
+            if relay is None:
+                return self._failed(call, cast("Reason", outcome.failure))
             ours = grant_headers(call.request, call.decision, settings.cors)
             answered = await relay.run(call.request, ours, settings.deadlines)
             if answered is not None:
@@ -106,7 +109,20 @@ class Delivery:
             outcome.failure = Reason.UPSTREAM_INVALID
             return self._failed(call, Reason.UPSTREAM_INVALID)
         finally:
-            await outcome.settle()
+            if not self._read_on(outcome, plan):
+                await outcome.settle()
+
+    def _read_on(self, outcome: _Outcome, plan: AnswerPlan) -> bool:
+        """Tell whether an answer whose caller has left is read on: then it settles by itself."""
+        bounds = outcome.bounds
+        if bounds is None or not outcome.left_open:
+            return False
+        started = self.drains.start(
+            outcome.upstream, bounds.at_once, partial(outcome.read_on, bounds, plan)
+        )
+        if not started:
+            outcome.let_go()
+        return started
 
     def _failed(self, call: Admitted, reason: Reason) -> StreamResponse:
         # In observe mode the decision may be a refusal: nothing of it is told.
@@ -132,12 +148,12 @@ class Delivery:
         """Return the seed of a decision's noise: the same whenever it replays, and secret."""
         return blake2b(call.decision.id.encode(), key=self.noise_key, digest_size=32).digest()
 
-    async def _send(self, call: Admitted, plan: AnswerPlan) -> Answer | Reason:
+    async def _send(self, call: Admitted, plan: AnswerPlan, outcome: _Outcome) -> Answer | Reason:
         request, head, taken = call.request, call.head, call.taken
         route, now = taken.route, self.clock()
         endpoint = self.routes.pick(route, now.unix_s)
         streams = taken.body is None and request.body_exists
-        source = _BodySource(request, self.settings) if streams else None
+        source = outcome.upload = _BodySource(request, self.settings) if streams else None
         headers, body = _headers_for(call), taken.body
         if call.terms.changes is not NO_CHANGES and taken.incoming and taken.ask:
             changes = replace(call.terms.changes, bound_field=route.chat_bound)
@@ -167,6 +183,14 @@ class Delivery:
         return reached
 
 
+def _reports(taken: Taken) -> bool:
+    """Tell whether something is learned from the rest of an answer, and the request is whole."""
+    ask = taken.ask
+    if ask is None or ask.unreported or taken.body is None:
+        return False
+    return ask.input_tokens > 0 or ask.generates
+
+
 def countable(facts: Facts) -> bool:
     """Tell whether a call's usage is somebody's: anybody can make up a key that we do not check."""
     credential = facts.credential
@@ -182,6 +206,8 @@ class _BodySource:
         self._request = request
         self._settings = settings
         self.refused: Reason | None = None
+        self.bytes = 0
+        """How much of it went on."""
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the caller's body; raises :class:`BodyRefusedError` when a bound breaks."""
@@ -191,6 +217,7 @@ class _BodySource:
                 most_bytes=self._settings.sizes.max_upload_bytes,
                 within_s=self._settings.deadlines.body_s,
             ):
+                self.bytes += len(chunk)
                 yield chunk
         except BodyRefusedError as refused:
             self.refused = refused.reason
@@ -207,21 +234,83 @@ class _Outcome:
         self.status: int | None = None
         self.reader: AnswerReader | None = None
         self.relay: Relay | None = None
+        self.sending: asyncio.Task[Answer | Reason] | None = None
+        """The request on its way, where it outlives the caller."""
+        self.drained: Drained | None = None
+        self.upload: _BodySource | None = None
+        self.upstream = call.taken.route.name
+        self.bounds = call.taken.route.drain
+        """How far the answer is read on when the caller leaves; ``None``: not at all."""
+        if self.bounds is not None and not _reports(call.taken):
+            self.bounds = None
+
+    def begun(self, reached: Answer | Reason, plan: AnswerPlan) -> Relay | None:
+        """Take note of the head of the answer, or of why there is none."""
+        if isinstance(reached, Reason):
+            self.failure = reached
+            return None
+        call = self._admitted
+        ask, dialect = call.taken.ask, call.dialect
+        if ask is not None and reached.status // 100 == _SUCCESS:
+            self.reader = dialect.reader(ask, reached.headers, plan)
+        self.status = reached.status
+        self.relay = Relay(reached, dialect, self.reader, keeps=self.bounds is not None)
+        return self.relay
+
+    @property
+    def left_open(self) -> bool:
+        """Whether the caller left before the answer was over, and the answer is kept."""
+        sending = self.sending
+        if self.relay is not None:
+            return self.relay.left_open
+        if sending is None or self.failure is not None or sending.cancelled():
+            return False
+        return not sending.done() or sending.exception() is None
+
+    def let_go(self) -> None:
+        """Drop the connection of an answer that is not read on."""
+        if self.relay is not None:
+            self.relay.close()
+        elif self.sending is not None and not self.sending.cancel() and self.left_open:
+            self.begun(self.sending.result(), UNCHANGED)
+            self.let_go()
+
+    async def read_on(self, bounds: DrainBounds, plan: AnswerPlan) -> Drained:
+        """Read an answer to its end for its usage alone, and settle."""
+        self.drained = Drained.CUT
+        try:
+            async with asyncio.timeout(bounds.within_s):
+                relay = self.relay
+                if relay is None and self.sending is not None:
+                    relay = self.begun(await self.sending, plan)
+                taken = replace(self._admitted.taken, body=None, incoming=None)
+                self._admitted = replace(self._admitted, taken=taken)  # may be megabytes
+                if relay is None:
+                    self.drained = Drained.BROKEN
+                else:
+                    self.drained = await relay.read_on(bounds.most_bytes)
+        except TimeoutError:
+            pass
+        finally:
+            self.let_go()
+            await self.settle()
+        return self.drained
 
     async def settle(self) -> None:
         """Charge, record and count, exactly once; runs on cancellation too."""
         delivery, facts = self._delivery, self._admitted.facts
-        reservation, upstream = self._admitted.reservation, self._admitted.taken.route.name
+        reservation, upstream = self._admitted.reservation, self.upstream
         now = delivery.clock()
         changes = self._admitted.terms.changes
         sent = 0 if self.relay is None else self.relay.bytes_sent
-        usage = replace(self._usage(), bytes=facts.call.body_bytes + sent)
+        received = facts.call.body_bytes if self.upload is None else self.upload.bytes
+        usage = replace(self._usage(), bytes=received + sent)
         if reservation is not None:
             if self.failure is Reason.UPSTREAM_UNREACHABLE:
                 await delivery.limiter.cancel(reservation, now)
             else:
                 await delivery.limiter.settle(reservation, usage, now)
-        succeeded = self.status is not None and self.status // 100 == 2  # noqa: PLR2004 - 2xx
+        succeeded = self.status is not None and self.status // 100 == _SUCCESS
         if succeeded and facts.credential.kind is CredentialKind.OPAQUE:
             delivery.directory.note_opaque_success(facts.account.id, now.unix_s)
         self._count(usage)
@@ -236,6 +325,7 @@ class _Outcome:
                     "status": self.status,
                     "failure": self.failure,
                     "ending": ending if self.failure is None else None,
+                    "drained": self.drained,
                     "bytes_sent": sent,
                     "changes": None if changes is NO_CHANGES else changes,
                     "usage": usage,
@@ -269,23 +359,17 @@ class _Outcome:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
             return self._priced(Usage(call.input_tokens, 0, estimated=True))
-        if self.reader is None:
+        if self.reader is None or ask is None:
             return Usage()
-        if ask is not None and ask.unreported:
+        if ask.unreported:
             return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
-        found = self.reader.result()
-        if found is None:
-            complete = self.relay.ending is Ending.COMPLETE
-            output = call.max_output_tokens if complete else 0
-            found = Usage(call.input_tokens, output, estimated=True)
-        if found.estimated and ask is not None and ask.held_unless_reported:
+        found = self.reader.result(call.max_output_tokens)
+        came = self.relay.bytes_sent or self.drained is not None
+        if found is None and not came:
+            found = Usage(call.input_tokens, 0, estimated=True)
+        elif found is None or (found.estimated and ask.held_unless_reported):
+            # What came of it may be all that was asked for.
             found = worst_usage(ask, call.input_tokens, call.max_output_tokens)
-        if found.estimated:
-            found = replace(
-                found,
-                input_tokens=min(found.input_tokens, call.input_tokens),
-                output_tokens=min(found.output_tokens, call.max_output_tokens),
-            )
         return self._priced(found)
 
     def _priced(self, usage: Usage) -> Usage:

@@ -126,6 +126,11 @@ class Gate:
         self._drained = asyncio.get_running_loop().create_future()
         if self.active:
             await self._drained
+        await self._parts.delivery.drains.ended()
+
+    async def cut(self) -> None:
+        """Read on no answer whose caller has left."""
+        await self._parts.delivery.drains.stop()
 
     async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         parts, now, at = self._parts, self.snapshot, self._parts.clock()

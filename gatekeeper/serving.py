@@ -84,6 +84,7 @@ class CallerListeners:
             async with asyncio.timeout(within_s):
                 await self._gate.drained()
         leaving.now.set()
+        await self._gate.cut()
         for _, server in self._servers:
             await server.shutdown(_CUT_S)
 

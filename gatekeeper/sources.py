@@ -21,7 +21,7 @@ from gatekeeper.storage.cases_schema import TryRules
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import load_or_create_secret, read_secret
 from gatekeeper.storage.store_access import read_access
-from gatekeeper.upstream.routes import Endpoint, Route
+from gatekeeper.upstream.routes import DrainBounds, Endpoint, Route
 from gatekeeper.verification.sandbox import SandboxVendor
 from gatekeeper.verification.standard_webhooks import key_of
 
@@ -265,4 +265,9 @@ def route_of(upstream: Upstream, environ: Mapping[str, str]) -> Route:
         reports_usage=upstream.stream_usage != "leave",
         reports_continuously=upstream.stream_usage == "continuous",
         chat_bound=upstream.chat_bound,
+        drain=(
+            DrainBounds(upstream.drain_s, upstream.drain_bytes, upstream.drains)
+            if upstream.on_disconnect == "drain"
+            else None
+        ),
     )

@@ -50,6 +50,10 @@ _COUNTERS: Final = {
         "Calls for which no upstream answer could be had.",
         ("upstream", "reason"),
     ),
+    "gatekeeper_drains": (
+        "Answers of callers that left: read on (complete, broken, cut at a bound) or refused it.",
+        ("upstream", "outcome"),
+    ),
     "gatekeeper_tokens": (
         "Settled tokens; estimated=yes where the upstream reported none.",
         ("direction", "estimated"),

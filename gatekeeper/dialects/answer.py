@@ -9,7 +9,6 @@ are passed on as they came; what is changed is changed in place, event by event.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -18,6 +17,7 @@ import msgspec
 
 from gatekeeper.dialects.base import UNCHANGED, AnswerError
 from gatekeeper.dialects.inflate import Inflater
+from gatekeeper.dialects.json_spans import NotJsonError, members
 from gatekeeper.dialects.sse import MOST_EVENT_BYTES, EventCutter, EventSplitter, data_of
 from gatekeeper.dialects.usage import Counts, Reported
 from gatekeeper.policy.model import Usage
@@ -31,6 +31,8 @@ MOST_JSON_BYTES: Final = 2_097_152
 MOST_SHAPED_BYTES: Final = 33_554_432
 """Largest document that is held back to be changed; a larger one is refused."""
 _TAIL_BYTES: Final = 65_536
+_MOST_TRIED: Final = 4
+"""Places in a tail at which usage may be told."""
 
 Reshape: TypeAlias = "Callable[[bytes, AnswerPlan], bytes]"
 """Returns one event (or document) with what the plan asks for changed in it; empty to drop it.
@@ -75,10 +77,6 @@ class _Holder(msgspec.Struct):
     usage: Reported | None = None
 
 
-class _Kind(msgspec.Struct):
-    type: str | None = None
-
-
 class _Timings(msgspec.Struct):
     """What llama.cpp tells at the end of each choice, usage or not."""
 
@@ -90,6 +88,13 @@ class _Timings(msgspec.Struct):
 class _Choice(msgspec.Struct):
     index: int = 0
     finish_reason: str | None = None
+
+
+class _Kind(msgspec.Struct):
+    """What tells an end, where the rest of an event is not as it should be."""
+
+    type: str | None = None
+    choices: list[_Choice] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -109,7 +114,7 @@ _TIMINGS: Final = msgspec.json.Decoder(_Timings)
 _ANSWER: Final = msgspec.json.Decoder(_Holder)
 _REPORT: Final = re.compile(rb'"usage"\s*:\s*\{')
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
-_PLAIN_DECODER: Final = json.JSONDecoder()
+_USAGE: Final = msgspec.json.Decoder(Reported)
 
 
 class _Stream:
@@ -126,6 +131,11 @@ class _Stream:
         self._finished: set[int] = set()
         self._ended = False
         self._closed = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether some of it was too long to be read."""
+        return self._splitter.dropped > 0
 
     @property
     def complete(self) -> bool:
@@ -157,9 +167,8 @@ class _Stream:
             ended = self._family.own(data_of(event), counts)
             if ended is not None:
                 self._finished.add(ended)
-        if not counts.final:
-            for text in self._family.text.findall(event):
-                counts.deliver(text)
+        for text in self._family.text.findall(event):
+            counts.deliver(text)
         if b'"usage"' in event and _REPORT.search(event):
             self._study(data_of(event))
         elif marks:
@@ -197,13 +206,14 @@ class _Stream:
 
 
 def _read_event(data: bytes) -> _Event | None:
-    """Return an event; of one whose other members are not as they should be, its type alone."""
+    """Return an event; of one that is not as it should be, only what tells an end."""
     try:
         return _EVENT.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass
     try:
-        return _Event(type=_KIND.decode(data).type)
+        found = _KIND.decode(data)
+        return _Event(type=found.type, choices=found.choices)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
@@ -284,6 +294,11 @@ class _Document:
         self._valid = False
 
     @property
+    def unread(self) -> bool:
+        """Whether it was too long to be read as a whole."""
+        return not self._whole
+
+    @property
     def complete(self) -> bool:
         self.close()
         return self._valid
@@ -318,6 +333,8 @@ class _Document:
             found = _ANSWER.decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             valid = _is_json(body)
+            if not valid:  # cut short, perhaps behind its report
+                self._read_cut(body)
         else:
             valid = True
             if found.usage is not None:
@@ -326,20 +343,32 @@ class _Document:
             self._family.own(body, self._counts)
         self._counts.forget_text()
         if not self._counts.final:
-            for text in (self._family.document_text or self._family.text).findall(body):
+            pattern = self._family.document_text or self._family.text
+            texts = pattern.findall(body) if valid else None
+            for text in texts or [body]:  # cut anywhere: no less than all that came
                 self._counts.deliver(text)
         return valid
 
+    def _read_cut(self, body: bytes) -> None:
+        """Take the usage of a document that was cut short behind it: only from its top level."""
+        with contextlib.suppress(NotJsonError, msgspec.DecodeError, UnicodeError):
+            for member in members(body):
+                if member.name == b"usage":
+                    usage = _USAGE.decode(body[member.value : member.end])
+                    self._counts.report(usage, final=True)
+
     def _read_tail(self, body: bytes) -> None:
-        starts = [found.end() - 1 for found in _REPORT.finditer(body)]
-        if not starts:
-            return
-        text = body[starts[-1] :].decode(errors="replace")
-        try:
-            value, _ = _PLAIN_DECODER.raw_decode(text)
-            self._counts.report(msgspec.convert(value, Reported), final=True)
-        except (ValueError, RecursionError, msgspec.ValidationError):
-            return
+        """Take the usage from the end of a document, only if it stands at the top level there.
+
+        That shows in what follows: with it, it makes one whole object. A model that fills in an
+        object of the same name writes it deeper.
+        """
+        for found in [*_REPORT.finditer(body)][: -_MOST_TRIED - 1 : -1]:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                usage = _ANSWER.decode(b"{" + body[found.start() :]).usage
+                if usage is not None:
+                    self._counts.report(usage, final=True)
+                    return
 
 
 class _ChangedDocument(_Document):
@@ -369,7 +398,7 @@ class _Opaque:
     """A body that cannot be read: only its framing tells whether it is whole."""
 
     changes = whole = mid_event = stopped = False
-    complete = True
+    complete = unread = True
 
     def feed(self, chunk: bytes) -> bytes:
         """Look at nothing."""
@@ -451,14 +480,16 @@ class AnswerReader:
         """Return what was held back, once the body has come to its proper end."""
         return self._reader.end()
 
-    def result(self) -> Usage | None:
-        """Return the usage up to now; ``None`` when the body cannot be read."""
+    def result(self, most_output: int | None = None) -> Usage | None:
+        """Return the usage up to now; ``None`` when some of the body cannot be read."""
         if isinstance(self._reader, _Opaque):
             return Usage() if _costs_nothing(self._ask) else None
         self._reader.close()
-        if self._inflater is not None and self._inflater.gave_up and not self._counts.final:
+        gave_up = self._inflater is not None and self._inflater.gave_up
+        unread = gave_up or (self._reader.unread and self._ask.generates)
+        if unread and not self._counts.exact(self._ask.choices):
             return None
-        return self._counts.usage(self._ask)
+        return self._counts.usage(self._ask, most_output)
 
 
 _Reader: TypeAlias = "_Stream | _Document | _Opaque"

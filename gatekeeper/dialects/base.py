@@ -171,10 +171,11 @@ class AnswerReader(Protocol):
         """Return what was held back, once the body has come to its proper end."""
         ...
 
-    def result(self) -> Usage | None:
-        """Return the usage up to now, or ``None`` when the answer cannot be read at all.
+    def result(self, most_output: int | None = None) -> Usage | None:
+        """Return the usage up to now, or ``None`` when the answer cannot be read.
 
         Reported numbers win; what is missing is estimated from what was delivered and marked so.
+        An estimate of the output is no more than ``most_output``.
         """
         ...
 

@@ -12,13 +12,14 @@ from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in
 from gatekeeper.dialects.output_bounds import bound_of
 from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.policy.limits import MAX_UNITS
 
 if TYPE_CHECKING:
     from gatekeeper.dialects.base import Incoming
     from gatekeeper.dialects.body import Fields
     from gatekeeper.dialects.usage import Counts
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
 
 
 class _Result(msgspec.Struct):

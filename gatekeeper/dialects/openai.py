@@ -147,7 +147,7 @@ class _Unbilled(AnswerReader):
 
     __slots__ = ()
 
-    def result(self) -> Usage:
+    def result(self, most_output: int | None = None) -> Usage:  # noqa: ARG002 - as the others
         """Return nothing, whatever is reported."""
         return Usage()
 

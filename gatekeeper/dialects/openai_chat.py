@@ -13,6 +13,7 @@ from gatekeeper.dialects.openai_ask import (
     is_set,
     last_speaks_the_model,
 )
+from gatekeeper.dialects.openai_stop import chat_stopper
 from gatekeeper.dialects.openai_stream import hide_usage
 from gatekeeper.dialects.output_bounds import bound_of
 from gatekeeper.dialects.usage import text_pattern
@@ -26,6 +27,7 @@ CHAT: Final = Family(
     text_pattern("content", "reasoning_content", "reasoning", "refusal", "arguments", "transcript"),
     frozenset(),
     hide_usage,
+    stopper=chat_stopper,
 )
 _FALSE: Final = b"false"
 _SPOKEN: Final = frozenset({"modalities", "audio"})

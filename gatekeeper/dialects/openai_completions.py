@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gatekeeper.dialects.answer import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, prompts_in
+from gatekeeper.dialects.openai_stop import completion_stopper
 from gatekeeper.dialects.openai_stream import hide_usage
 from gatekeeper.dialects.usage import text_pattern
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Ask, Incoming
     from gatekeeper.dialects.body import Fields
 
-COMPLETIONS: Final = Family(text_pattern("text", "reasoning"), frozenset(), hide_usage)
+COMPLETIONS: Final = Family(
+    text_pattern("text", "reasoning"), frozenset(), hide_usage, stopper=completion_stopper
+)
 
 
 class OpenAICompletions(JsonRoute):

@@ -10,6 +10,7 @@ from gatekeeper.dialects.answer import MOST_SHAPED_BYTES, Family
 from gatekeeper.dialects.body import flag
 from gatekeeper.dialects.openai import NO_MODEL, UNNAMED, JsonRoute, free
 from gatekeeper.dialects.openai_ask import ask_of, last_speaks_the_model
+from gatekeeper.dialects.response_stop import ResponseStopper
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ RESPONSES: Final = Family(
     frozenset({"response.completed", "response.incomplete", "response.failed", "error"}),
     most_event_bytes=MOST_SHAPED_BYTES,  # the last event holds all that was made, images too
     document_text=text_pattern("text", "refusal", "arguments", "code", "input"),
+    stopper=ResponseStopper,
 )
 _WITH_LOGPROBS: Final = b"message.output_text.logprobs"
 

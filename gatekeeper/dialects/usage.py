@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from gatekeeper.dialects.json_text import unescaped
+from gatekeeper.policy.limits import MAX_UNITS
 from gatekeeper.policy.model import NO_PARTS, Usage, UsageParts
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Ask
 
 _TEXT_BATCH: Final = 8_192
-_Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+_SHORT: Final = (20, 19)
+"""Counts of text may be up to 5 % below the truth; what is delivered must not be charged less."""
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
+"""No answer takes more than any limit may allow: a larger number is a defect of the upstream."""
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=10**9)]
 
 
@@ -132,6 +136,7 @@ class Counts:
                 seen[name] = max(number, seen.get(name, 0))
                 if final and name in {"completion_tokens", "output_tokens", "seconds"}:
                     self.final = True
+                    self.forget_text()  # it covers what came before
         self._report_parts(reported)
 
     def _report_parts(self, reported: Reported) -> None:
@@ -173,38 +178,62 @@ class Counts:
             self._weigh()
 
     def forget_text(self) -> None:
-        """Begin to count anew."""
+        """Begin to count anew, as what was delivered is in a report, or is counted again."""
         self._text.clear()
         self._delivered = self._events = 0
 
     @property
     def delivered_tokens(self) -> int:
-        """Output up to now: as reported, or else counted on the text, never below a token each."""
-        seen, _ = self._reported()
-        reported = seen.get("completion_tokens", seen.get("output_tokens", 0))
-        return max(int(reported), self._delivered + self._weight(), self._events)
+        """Output up to now: as reported, and counted on the text that no report covers."""
+        reported, counted = self._written(), self._counted()
+        return reported + counted if self.final else max(reported, counted)
+
+    def exact(self, choices: int) -> bool:
+        """Whether reports cover all output up to now of so many choices."""
+        if self.final or self._results is None:
+            return self.final and not self._events
+        return len(self._results) >= choices
+
+    def _written(self) -> int:
+        """Return the output as it is reported."""
+        seen = self._reported()
+        return int(seen.get("completion_tokens", seen.get("output_tokens", 0)))
+
+    def _counted(self) -> int:
+        """Return no less than what was delivered since: a token for each piece, and for a word."""
+        if not self._events:
+            return 0
+        more, less = _SHORT
+        return max(-(-(self._delivered + self._weight()) * more // less), self._events)
 
     def _weigh(self) -> None:
         self._delivered += self._weight()
         self._text.clear()
 
     def _weight(self) -> int:
-        """Return the tokens of the text at hand: all of it at once, as pieces round up."""
+        """Return the tokens of the text at hand: all of it at once, as pieces round up.
+
+        A word is a token at least, which very short ones do not weigh.
+        """
         if not self._text:
             return 0
-        return self._count(unescaped(bytes(self._text)))
+        text = unescaped(bytes(self._text))
+        return max(self._count(text), len(text.split()))
 
-    def _reported(self) -> tuple[dict[str, float], bool]:
-        """Return what was reported, and whether that is final."""
+    def _reported(self) -> dict[str, float]:
+        """Return what was reported: of all choices, or of each that told of itself."""
         if self.final or not self._results:
-            return self._seen, self.final
+            return self._seen
         results = self._results.values()
         given, written = sum(each[0] for each in results), sum(each[1] for each in results)
-        return {**self._seen, "prompt_tokens": given, "completion_tokens": written}, True
+        return {**self._seen, "prompt_tokens": given, "completion_tokens": written}
 
-    def usage(self, ask: Ask) -> Usage:
-        """Return reported numbers; what is missing is what was asked, or counted, and marked so."""
-        seen, final = self._reported()
+    def usage(self, ask: Ask, most_output: int | None = None) -> Usage:
+        """Return reported numbers; what is missing is what was asked, or counted, and marked so.
+
+        What is counted never makes the output more than ``most_output``; a report may.
+        """
+        seen = self._reported()
         known = seen.get("prompt_tokens")
         parts = {name: seen[name] for name in UsageParts.__struct_fields__ if name in seen}
         if known is None and "input_tokens" in seen:
@@ -221,14 +250,16 @@ class Counts:
             if longer:
                 parts["cache_write_tokens"] = max(0, parts.get("cache_write_tokens", 0) - longer)
         output = seen.get("completion_tokens", seen.get("output_tokens", 0))
+        exact = self.exact(ask.choices)
         total = seen.get("total_tokens")
         if total is not None and known is None and not output:
             known = total  # a reranker tells nothing else
-        elif total is not None and known is not None and final:
+        elif total is not None and known is not None and exact:
             output = max(output, total - known)  # some leave thoughts out of the completion alone
-        silent = ask.max_output_tokens == 0
-        if not final and not silent:
-            output = self.delivered_tokens
+        exact = exact or ask.max_output_tokens == 0
+        if not exact:
+            most = self.delivered_tokens if most_output is None else most_output
+            output = max(output if self.final else 0, min(self.delivered_tokens, most))
         if "seconds" in seen:
             parts["audio_s"] = seen["seconds"]
             known = known or 0  # billed by its length alone
@@ -238,7 +269,7 @@ class Counts:
         return Usage(
             given,
             int(output),
-            estimated=(known is None and ask.input_tokens > 0) or not (final or silent),
+            estimated=(known is None and ask.input_tokens > 0) or not exact,
             parts=_within(parts, given, int(output)) if parts else NO_PARTS,
         )
 

@@ -35,6 +35,8 @@ _GENERIC: Final = (
 _DEFECT: Final = b'{"type":"about:blank","title":"Internal Server Error","status":500}'
 _AFTER_RELAY_S: Final = 1.0
 """A caller that stops reading is cut by the relay of its call, if there is one, which says so."""
+_LAST_CHUNK: Final = b"\n0\r\n\r\n"
+"""How a chunked body ends that has no trailers."""
 _PROBLEM: Final = "application/problem+json"
 _SILENT: Final = logging.getLogger("gatekeeper.http")
 
@@ -59,9 +61,11 @@ class GateProtocol(RequestHandler):
 
     __slots__ = (
         "_body",
+        "_chunked",
         "_gate_server",
         "_head_deadline",
         "_proxy",
+        "_tail",
         "_write_deadline",
         "proxied",
     )
@@ -70,6 +74,8 @@ class GateProtocol(RequestHandler):
         super().__init__(server, **options)
         self._gate_server = server
         self._body: StreamReader = EMPTY_PAYLOAD
+        self._chunked: StreamReader | None = None
+        self._tail = b""
         self._head_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         self._proxy = ProxyHeader() if server.proxy_protocol else None
@@ -131,11 +137,40 @@ class GateProtocol(RequestHandler):
                 return
         parsed = self._request_count
         super().data_received(data)
-        if self._request_count != parsed:
+        new = self._request_count - parsed
+        whole = self._ends_without_trailers(data, new) if new or self._chunked else True
+        if new:
             self._disarm()
-            self._follow_body()
+            if whole:
+                self._follow_body()
         elif self._head_deadline is None and data and self._idle:
             self._arm()
+
+    def _ends_without_trailers(self, data: bytes, new: int) -> bool:
+        """Let a chunked body be the last of its connection unless it ends without trailers.
+
+        The parser takes the last trailer for a header of the request that follows it, which behind
+        a proxy may be somebody else's.
+        """
+        size = len(_LAST_CHUNK)
+        self._tail = data[-size:] if len(data) >= size else (self._tail + data)[-size:]
+        more = len(self._messages) >= self._max_msg_queue_size  # the parser keeps what follows
+        for later in range(new, -1, -1):  # the body under way, then each that has begun since
+            if later < new:
+                message, payload = self._messages[-later - 1]
+                chunked = isinstance(message, RawRequestMessage) and message.chunked
+                self._chunked = payload if chunked else None
+            if self._chunked is None or not self._chunked.is_eof():
+                continue
+            self._chunked = None
+            if later or more or self._tail != _LAST_CHUNK:
+                for _ in range(later):
+                    self._messages.pop()
+                if later:
+                    self._gate_server.on_error(self.peer, None, "behind_trailers")
+                self.close()
+                return False
+        return True
 
     def _follow_body(self) -> None:
         """End the body that the parser gave up on, which aiohttp leaves waiting for more."""

@@ -190,7 +190,12 @@ class Quota:
         return replace(self, burst=burst, rate=self.rate.shared(among), limit=burst / MICRO)
 
     def wait_s(self, used: int, remainder: int, amount: int) -> float:
-        """Return the seconds until ``amount`` fits: 0 when it does, ``inf`` when it never will."""
+        """Return the seconds until ``amount`` fits: 0 when it does, ``inf`` when it never will.
+
+        Of a quota that yields, one unit is enough.
+        """
+        if self.yields and MICRO < amount < SATURATION:
+            amount = MICRO
         if self.unit is not Unit.CONCURRENCY:
             return retry_after_s(used, remainder, amount, self.burst, self.rate)
         return 0.0 if fits(used, amount, self.burst) else CONCURRENCY_RETRY_S
@@ -313,7 +318,7 @@ class LimitPlanner:
             to_micro(call.input_tokens),
             to_micro(call.max_output_tokens),
             to_micro(call.cost_cents),
-            to_micro(call.body_bytes),
+            to_micro(max(1, call.body_bytes)),  # so that a debt refuses what has no body too
             MICRO,
         )
         return tuple(

@@ -104,6 +104,16 @@ class Upstream(Part):
     chat_bound: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """How the upstream calls the bound on a chat completion, for calls that name none and get one
     from a limit or from shaping."""
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    """When a caller leaves before its answer is over: ``cancel`` drops the upstream's connection at
+    once, and what was delivered is charged, estimated; ``drain`` reads the answer on for nobody,
+    within the bounds below, so that what the upstream reports is charged."""
+    drain_s: PositiveSeconds = 30
+    """Longest time that an answer is read on."""
+    drain_bytes: Annotated[int, Field(ge=1)] = 4_000_000
+    """Most that is read of it."""
+    drains: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Most answers that are read on at once, in each process; beyond it they are cancelled."""
 
 
 class JwtIssuer(Part):

@@ -71,17 +71,33 @@ class Ending(StrEnum):
 
 
 _PROPER: Final = frozenset({Ending.COMPLETE, Ending.STOPPED})
+_LEFT: Final = frozenset({Ending.CLIENT_GONE, Ending.CLIENT_STALLED})
+
+
+class Drained(StrEnum):
+    """How it ended that an answer was read on after its caller left."""
+
+    COMPLETE = "complete"
+    BROKEN = "broken"
+    CUT = "cut"
+    """At a bound of the settings, or because the gate ends."""
 
 
 class Relay:
     """One answer on its way to the caller; ``ending`` and ``bytes_sent`` hold at every moment."""
 
-    __slots__ = ("_answer", "_dialect", "_reader", "bytes_sent", "ending")
+    __slots__ = ("_answer", "_dialect", "_keeps", "_reader", "bytes_sent", "ending", "left_open")
 
-    def __init__(self, answer: Answer, dialect: Dialect, reader: AnswerReader | None) -> None:
+    def __init__(
+        self, answer: Answer, dialect: Dialect, reader: AnswerReader | None, *, keeps: bool = False
+    ) -> None:
+        """Take an answer; with ``keeps`` it stays open when its caller leaves, to be read on."""
         self._answer = answer
         self._dialect = dialect
+        self._keeps = keeps
         self._reader = reader
+        self.left_open = False
+        """Whether the answer was kept, as its caller has left."""
         self.ending = Ending.CLIENT_GONE  # until proven otherwise: a cancelled task stops anywhere
         self.bytes_sent = 0
 
@@ -99,7 +115,7 @@ class Relay:
         if reader is not None and reader.changes:
             for name in _OF_THE_BYTES:
                 headers.popall(name, None)
-            if reader.whole:
+            if reader.whole and answer.status not in _BODILESS:
                 body = await self._changed()
                 return None if body is None else await self._send_whole(request, headers, body)
         response = _PassedOn(status=answer.status, reason=answer.reason, headers=headers)
@@ -112,7 +128,9 @@ class Relay:
         except ConnectionError:
             self.ending = Ending.CLIENT_GONE
         finally:
-            answer.close()
+            self.left_open = self._keeps and self.ending in _LEFT
+            if not self.left_open:
+                answer.close()
         if self.ending not in _PROPER:
             await self._break_off(request, response, deadlines.write_s)
         return response
@@ -126,8 +144,36 @@ class Relay:
             return reader.end()
         except (AnswerBrokenError, AnswerError, TimeoutError):
             return None
+        except asyncio.CancelledError:
+            self.left_open = self._keeps
+            raise
+        finally:
+            if not self.left_open:
+                answer.close()
+
+    def close(self) -> None:
+        """Let go of an answer that was kept."""
+        self._answer.close()
+
+    async def read_on(self, most_bytes: int) -> Drained:
+        """Read the rest of an answer that was kept, for its usage alone."""
+        answer, reader = self._answer, self._reader
+        try:
+            while chunk := await answer.read_chunk():
+                if reader is not None:
+                    reader.feed(chunk)
+                most_bytes -= len(chunk)
+                if most_bytes < 0:
+                    return Drained.CUT
+                if reader is not None and reader.stopped:
+                    return Drained.COMPLETE
+            if reader is not None:
+                reader.end()
+        except (AnswerBrokenError, AnswerError, TimeoutError):
+            return Drained.BROKEN
         finally:
             answer.close()
+        return Drained.COMPLETE if reader is None or reader.complete else Drained.BROKEN
 
     async def _send_whole(
         self, request: BaseRequest, headers: CIMultiDict[str], body: bytes

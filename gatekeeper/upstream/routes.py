@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from yarl import URL
 
 from gatekeeper.policy.patterns import matches_any
@@ -34,6 +35,14 @@ class Endpoint:
         return URL(self.base + target, encoded=True)
 
 
+class DrainBounds(Struct, frozen=True, gc=False):
+    """How far the answers of callers that left are read on."""
+
+    within_s: float
+    most_bytes: int
+    at_once: int
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A named upstream: what it serves and where it is."""
@@ -51,6 +60,8 @@ class Route:
     """Whether they can be made to report it with every chunk."""
     chat_bound: str = "max_completion_tokens"
     """How a chat completion's bound on output is called here."""
+    drain: DrainBounds | None = None
+    """``None``: an answer whose caller leaves is cancelled."""
 
     def serves(self, path: str, model: str | None) -> bool:
         """Tell whether path and model belong here; a call without a model goes by path alone."""

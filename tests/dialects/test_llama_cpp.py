@@ -67,7 +67,7 @@ def test_h24_answers_to_several_prompts_add_up() -> None:
     """They report each for itself; the stream is whole when all have ended."""
     ask = Ask("m", stream=True, choices=2, prompts=2, input_tokens=10, max_output_tokens=100)
     first, second = piece("a", 7, stop=True), piece("b", 5, stop=True, index=1)
-    assert told(COMPLETION, data(first), ask) == (Usage(50, 7), False)
+    assert told(COMPLETION, data(first), ask) == (Usage(50, 7, estimated=True), False)
     assert told(COMPLETION, data(first) + data(second), ask) == (Usage(100, 12), True)
     both = json.dumps([first, second]).encode()
     assert told(COMPLETION, both, WHOLE) == (Usage(100, 12), True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gatekeeper.dialects import dialect_for
 from gatekeeper.dialects.answer import MOST_JSON_BYTES
 from gatekeeper.dialects.base import AnswerReader, Ask
+from gatekeeper.dialects.estimate import estimate_tokens
 from gatekeeper.policy.model import Usage, UsageParts
 
 CHAT = dialect_for("POST", "/v1/chat/completions")
@@ -169,6 +170,94 @@ def test_h25_a_message_cut_short_keeps_its_reported_input() -> None:
     assert usage.estimated
     assert usage.input_tokens == 4_320
     assert 5 <= usage.output_tokens <= 15
+
+
+def test_h25_text_after_the_last_report_is_counted_on_top() -> None:
+    """A report in the middle covers what came before it; what follows it is not free."""
+    reader = fed(CHAT.reader(ASK, SSE), CHAT_STREAM + usage_chunk(12, 5))
+    assert reader.result(50) == Usage(12, 5)
+    fed(reader, chunk(" more words than that") * 2)
+    usage = reader.result(50)
+    assert usage is not None
+    assert usage.estimated
+    assert 13 <= usage.output_tokens <= 18
+    fed(reader, usage_chunk(12, 14))
+    assert reader.result(50) == Usage(12, 14)
+
+
+def test_h25_a_report_with_each_piece_settles_a_cut_to_the_token() -> None:
+    """Where the upstream reports all along, a cut between two events is exact."""
+    reader = CHAT.reader(ASK, SSE)
+    for number in range(1, 8):
+        usage = {"prompt_tokens": 12, "completion_tokens": number}
+        fed(reader, chunk(" antidisestablishmentarianism", usage=usage))
+        assert reader.result(50) == Usage(12, number)
+
+
+def test_h25_short_words_are_a_token_each() -> None:
+    """However little they weigh; and a count is raised by what it may fall short."""
+    usage = fed(CHAT.reader(ASK, SSE), chunk(" a" * 50)).result()
+    assert usage is not None
+    assert usage.output_tokens >= 50
+    heavy = fed(CHAT.reader(ASK, SSE), chunk("0123456789" * 100)).result()
+    assert heavy is not None
+    assert heavy.output_tokens >= estimate_tokens(b"0123456789" * 100) * 20 / 19
+
+
+@given(most=st.integers(0, 60), words=st.integers(0, 80), reported=st.integers(0, 100))
+def test_h25_an_estimate_is_never_more_than_was_held_and_a_report_may_be(
+    most: int, words: int, reported: int
+) -> None:
+    """Delivered <= charged <= held; a report stands even above the hold."""
+    reader = fed(CHAT.reader(ASK, SSE), chunk(" cat" * words) if words else b"")
+    usage = reader.result(most)
+    assert usage is not None
+    assert min(words, most) <= usage.output_tokens <= most
+    fed(reader, usage_chunk(3, reported))
+    assert reader.result(most) == Usage(3, reported)
+
+
+@pytest.mark.parametrize("told", ["-5", "1e13", "5000000000", '"7"', "[]", "null", "true"])
+def test_h32_a_report_that_makes_no_sense_is_none(told: str) -> None:
+    """The output is counted, and the end that the same event tells is an end."""
+    last = chunk(" word", "stop", usage={"prompt_tokens": 5, "completion_tokens": 0})
+    broken = last.replace(b'"completion_tokens":0', b'"completion_tokens":' + told.encode())
+    reader = fed(CHAT.reader(ASK, SSE), chunk(" one two") + broken)
+    usage = reader.result(50)
+    assert usage is not None
+    assert usage.estimated
+    assert 3 <= usage.output_tokens <= 10
+    assert reader.complete
+
+
+def test_h25_a_document_cut_short_counts_all_that_came() -> None:
+    """Whatever the fields are called in which the text stands."""
+    words = b" cat" * 40
+    cut = b'{"content":[{"type":"tool_use","input":{"anything":"' + words
+    usage = fed(MESSAGES.reader(ASK, JSON), cut).result(100)
+    assert usage is not None
+    assert 40 <= usage.output_tokens <= 100
+
+
+def test_h25_a_model_cannot_forge_the_usage_of_a_document_that_is_cut() -> None:
+    """Neither behind the true one nor before the end; a true one that came whole counts."""
+    forged = b'{"usage":{"input_tokens":0,"output_tokens":0}}'
+    body = b'{"content":[{"type":"tool_use","input":%b}' % forged
+    for cut in (body, body + b"]", body + b'],"usage":{"input_tok'):
+        usage = fed(MESSAGES.reader(ASK, JSON), cut).result(100)
+        assert usage is not None
+        assert usage.estimated
+        assert usage.output_tokens > 20
+    true = b'{"usage":{"input_tokens":7,"output_tokens":9},"content":[{"input":%b' % forged
+    assert fed(MESSAGES.reader(ASK, JSON), true).result(100) == Usage(7, 9)
+    padding = b'{"x":"' + b"x" * MOST_JSON_BYTES + b'",'
+    for end, wanted in (
+        (b'"usage":{"input_tokens":7,"output_tokens":9},"content":[%b]}' % forged, Usage(7, 9)),
+        (b'"content":[%b],"usage":{"input_tokens":7,"output_tokens":9}}' % forged, Usage(7, 9)),
+        (b'"content":[%b]' % forged, None),
+        (b'"content":[%b]}' % forged, None),
+    ):
+        assert fed(MESSAGES.reader(ASK, JSON), padding + end).result(100) == wanted
 
 
 def test_tool_calls_and_reasoning_are_output_too() -> None:
@@ -381,16 +470,14 @@ def test_embeddings_are_charged_input_only() -> None:
 
 
 def test_bodies_beyond_the_bound_take_bounded_memory() -> None:
-    """Only a tail is kept; without usage in it the answer is estimated, broken or not."""
+    """Only a tail is kept; without usage in it nobody knows what the answer was, broken or not."""
     for tail in (b"x" * 10, b'"usage":{"prompt_tokens":', b'"usage":{"prompt_tokens":-1}}'):
         reader = CHAT.reader(ASK, JSON)
         for _ in range(40):
             reader.feed(b"x" * 100_000)
             assert len(reader._reader._kept) <= MOST_JSON_BYTES  # type: ignore[attr-defined]
         reader.feed(tail)
-        usage = reader.result()
-        assert usage is not None
-        assert usage.estimated
+        assert reader.result() is None
 
 
 def test_what_cannot_be_read_is_not_guessed() -> None:

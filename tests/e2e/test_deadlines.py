@@ -187,7 +187,7 @@ async def test_an_upload_that_is_open_when_its_answer_is_late(gates: Gates) -> N
         caller = await w.caller()
         caller.write(request("PUT", "/files/a", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
         assert (await caller.answer()).status == 504
-        caller.write(b"5\r\nhello\r\n0\r\n\r\n")
+        await caller.write_out(b"5\r\nhello\r\n0\r\n\r\n")
         assert (await caller.ask(request(key=None))).status == 401
         assert w.count("gatekeeper_internal_errors") == 0
 
@@ -215,7 +215,7 @@ async def test_a_late_head_of_an_answer_is_504(gates: Gates) -> None:
         assert (await w.ask(ask())).status == 200
 
 
-async def test_half_a_head_of_an_answer_is_504(gates: Gates) -> None:
+async def test_h32_half_a_head_of_an_answer_is_504(gates: Gates) -> None:
     """Bytes of a head that never ends do not count as an answer, however they drip."""
 
     async def dripping(exchange: Exchange) -> None:
@@ -230,7 +230,7 @@ async def test_half_a_head_of_an_answer_is_504(gates: Gates) -> None:
         assert (await w.ask(ask())).status == 504
 
 
-async def test_a_drip_within_the_idle_time_passes(gates: Gates) -> None:
+async def test_h32_a_drip_within_the_idle_time_passes(gates: Gates) -> None:
     """An answer may take as long as it likes, as long as it goes on."""
 
     async def slow(exchange: Exchange) -> None:
@@ -244,7 +244,7 @@ async def test_a_drip_within_the_idle_time_passes(gates: Gates) -> None:
         assert (await w.ask(ask())).body == b"x" * 20
 
 
-async def test_a_silent_answer_of_known_length_is_cut(gates: Gates) -> None:
+async def test_h32_a_silent_answer_of_known_length_is_cut(gates: Gates) -> None:
     """Where no error event can be sent, the missing bytes tell."""
 
     async def silent(exchange: Exchange) -> None:

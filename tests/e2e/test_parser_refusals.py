@@ -140,8 +140,8 @@ limits:
         "gatekeeper.gate.to_record",
         "gatekeeper.delivery.grant_headers",
         "gatekeeper.delivery._headers_for",
-        "gatekeeper.upstream.relay._pass_on",
-        "gatekeeper.dialects.usage.AnswerReader.feed",
+        "gatekeeper.upstream.relay.pass_on",
+        "gatekeeper.dialects.answer.AnswerReader.feed",
     ],
 )
 async def test_a_defect_gives_back_what_was_held(
@@ -172,7 +172,7 @@ async def test_a_defect_at_the_first_byte_never_mixes_two_answers(
 
     wire = SSE_HEAD + b"2\r\nok\r\n0\r\n\r\n"
     async with wired(gates, RawUpstream(always(wire))) as w:
-        monkeypatch.setattr("gatekeeper.dialects.usage.AnswerReader.feed", broken)
+        monkeypatch.setattr("gatekeeper.dialects.answer.AnswerReader.feed", broken)
         caller = await w.caller()
         caller.write(ask(body=ASK_STREAM))
         assert await caller.closed() == b""
@@ -200,7 +200,7 @@ async def test_a_defect_after_the_head_never_looks_complete(
         caller.write(ask(body=ASK_STREAM))
         assert (await caller.head()).status == 200
         assert await caller.chunk()
-        monkeypatch.setattr("gatekeeper.dialects.usage.AnswerReader.feed", broken)
+        monkeypatch.setattr("gatekeeper.dialects.answer.AnswerReader.feed", broken)
         w.upstream.going.set()
         assert await caller.closed() == b""
         assert w.count("gatekeeper_internal_errors") == 1

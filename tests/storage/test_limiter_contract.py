@@ -15,13 +15,15 @@ from support.limits import IDS, claim, memory_desk, quota, store_desk
 
 from gatekeeper.policy.limits import MICRO
 from gatekeeper.policy.model import Usage
-from gatekeeper.policy.words import Mode, Unit
+from gatekeeper.policy.words import AtEnd, Mode, Unit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from support.limits import Desk
     from support.valkey import Server
+
+    from gatekeeper.storage.limiter import Reservation
 
 
 @pytest.fixture(params=["memory", "valkey", "debian_redis"])
@@ -220,6 +222,107 @@ async def test_h27_a_refill_asked_for_often_loses_no_fraction(desk: Desk) -> Non
         assert (await desk.limiter.reserve([one], at, 60.0, next(IDS))).held is not None
         early = await desk.turn(number * every_us + every_us // 2)
         assert (await desk.limiter.reserve([one], early, 60.0, next(IDS))).held is None
+
+
+YIELDING = quota("y", Unit.OUTPUT_TOKENS, at_end=AtEnd.STOP)
+
+
+def granted(held: Reservation | None, rule: str = "y") -> list[float]:
+    """Return what a reservation holds of a rule, in units."""
+    claims = () if held is None else held.claims
+    return [each.amount / MICRO for each in claims if each.quota.rule == rule]
+
+
+async def test_a_quota_that_yields_grants_what_is_left(desk: Desk) -> None:
+    """Less than was asked for, in whole units; settled to what was used; nothing is nothing."""
+    first = await desk.hold(claim(YIELDING, 8))
+    await desk.settle(first, Usage(output_tokens=7))
+    second = await desk.reserve(claim(YIELDING, 400), at=0.5)
+    assert granted(second.held) == [3]
+    assert [(s.requested, s.remaining, s.retry_after_s) for s in second.statuses] == [(3, 0.5, 0)]
+    third = await desk.reserve(claim(YIELDING, 400), at=0.5)
+    assert third.held is None
+    assert third.statuses[0].requested == 400
+    assert (
+        third.statuses[0].retry_after_s == 0.5
+    )  # until there is one unit, not until there are 400
+    assert second.held is not None
+    await desk.settle(second.held, Usage(output_tokens=1), at=0.5)
+    assert await desk.left(YIELDING, at=0.5) == 2.5
+
+
+async def test_h22_a_grant_is_not_taken_when_another_level_refuses(desk: Desk) -> None:
+    """What yields is charged with all the rest or not at all; cancelled, all of it comes back."""
+    slots = quota("slots", Unit.CONCURRENCY, amount=1, period_s=30)
+    busy = await desk.hold(claim(slots))
+    assert (await desk.reserve(claim(YIELDING, 99), claim(slots))).held is None
+    assert await desk.left(YIELDING) == 10
+    await desk.settle(busy)
+    held = await desk.hold(claim(YIELDING, 99), claim(slots))
+    assert granted(held) == [10]
+    assert (await desk.left(YIELDING), await desk.left(slots)) == (0, 0)
+    await desk.cancel(held)
+    assert (await desk.left(YIELDING), await desk.left(slots)) == (10, 1)
+
+
+async def test_h31_a_shadow_quota_that_yields_takes_what_it_would(desk: Desk) -> None:
+    """It grants in its own book, beside an enforced one that has all the room."""
+    shadow = quota("y", Unit.OUTPUT_TOKENS, at_end=AtEnd.STOP, mode=Mode.SHADOW)
+    wide = quota("w", Unit.OUTPUT_TOKENS, amount=1000)
+    held = await desk.hold(claim(shadow, 25), claim(wide, 25))
+    assert (granted(held), granted(held, "w")) == ([10], [25])
+    await desk.settle(held, Usage(output_tokens=25))
+    assert (await desk.left(shadow), await desk.left(wide)) == (0, 975)
+    again = await desk.reserve(claim(shadow, 25), claim(wide, 25))
+    assert (granted(again.held), granted(again.held, "w")) == ([], [25])
+
+
+async def test_h21_calls_at_once_share_what_a_quota_yields(desk: Desk) -> None:
+    """However many ask at once, no more is granted than there is."""
+    at = await desk.turn(0)
+
+    async def ask() -> float:
+        reserved = await desk.limiter.reserve([claim(YIELDING, 4)], at, 60.0, next(IDS))
+        await asyncio.sleep(0)
+        return sum(granted(reserved.held))
+
+    assert sorted(await asyncio.gather(*(ask() for _ in range(50))))[-3:] == [2, 4, 4]
+
+
+async def test_an_expired_grant_stays_charged(desk: Desk) -> None:
+    """What was granted, not what was asked for."""
+    slow = quota("y", Unit.OUTPUT_TOKENS, amount=10, period_s=100_000, at_end=AtEnd.STOP)
+    held = await desk.hold(claim(slow, 400), hold_s=30)
+    await desk.settle(held, at=30)
+    assert await desk.left(slow, at=30) == pytest.approx(0, abs=0.01)
+    assert await desk.left(slow, at=10_030) == pytest.approx(1, abs=0.01)
+
+
+async def test_h27_windows_do_not_slip_with_the_calls_in_them(desk: Desk) -> None:
+    """Calls that are asked all the time, admitted or not, neither lengthen nor shorten a wait.
+
+    3,244 calls at a rate of 1,803 in a minute: those that fit in all, to the last one.
+    """
+    of = quota(amount=1_803, period_s=60, burst=1)
+    admitted = 0
+    for number in range(800):
+        at = await desk.turn(number * 18_496)
+        reserved = await desk.limiter.reserve([claim(of)], at, 60.0, next(IDS))
+        admitted += reserved.held is not None
+    # A refused call costs nothing, so each second call, at 37 ms, finds the 33.3 ms over.
+    assert admitted == 400
+
+
+@pytest.mark.parametrize("period_s", [1, 60, 3_600, 86_400])
+async def test_h27_a_period_is_in_seconds(desk: Desk, period_s: int) -> None:
+    """After its period a bucket is empty, and a thousandth of it changes a thousandth."""
+    of = quota(amount=1_000, period_s=period_s)
+    await desk.hold(claim(of, 1_000), hold_s=10 * period_s)
+    assert await desk.left(of) == 0
+    assert await desk.left(of, at=period_s / 1_000) == pytest.approx(1)
+    assert await desk.left(of, at=period_s / 2) == pytest.approx(500)
+    assert (await desk.reserve(claim(of, 1_000), at=period_s * 0.999)).held is None
+    assert (await desk.reserve(claim(of, 1_000), at=period_s)).held is not None
 
 
 async def test_a_reload_keeps_the_level(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from support.limits import PREFIXES as NAMES
 
 from gatekeeper.policy.limits import MICRO
 from gatekeeper.policy.model import Moment, Usage
-from gatekeeper.policy.words import Mode, OnFailure, Unit
+from gatekeeper.policy.words import AtEnd, Mode, OnFailure, Unit
 from gatekeeper.storage import limiter_guarded
 from gatekeeper.storage.limiter import Keeper
 from gatekeeper.storage.limiter_guarded import GuardedLimiter
@@ -237,6 +237,33 @@ async def desk_left_behind(desk: Desk, of: Any) -> float:
     left = await desk.left(of)
     desk.gated.up = False
     return left
+
+
+async def test_h30_a_share_that_yields_grants_what_is_left_of_it(desk: Desk) -> None:
+    """A quarter of the forty, then nothing; it is settled here, to what was granted."""
+    of = daily(unit=Unit.OUTPUT_TOKENS, at_end=AtEnd.STOP)
+    desk.gated.up = False
+    first, second = [await desk.reserve(claim(of, 400)) for _ in range(2)]
+    assert [each.amount / MICRO for each in first.held.claims] == [10]
+    assert second.held is None
+    await desk.limiter.settle(first.held, Usage(output_tokens=4), AT)
+    third = await desk.reserve(claim(of, 400))
+    assert [each.amount / MICRO for each in third.held.claims] == [6]
+
+
+async def test_what_was_yielded_to_a_call_of_unknown_fate_is_no_gift(desk: Desk) -> None:
+    """How much the store granted is not known, so it stays charged until it has drained."""
+    of, whole = daily("y", Unit.OUTPUT_TOKENS, at_end=AtEnd.STOP), daily("w", Unit.OUTPUT_TOKENS)
+    await desk.reserve(claim(of, 30))
+    asking = asyncio.create_task(desk.reserve(claim(of, 400), claim(whole, 5)))
+    await asyncio.sleep(0)  # it has written, and waits for the answer
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await desk.limiter.settled(5.0)
+    assert await desk.left(whole) == 40
+    (status,) = await desk.shared.look([claim(of, 1)], AT)
+    assert status.remaining == pytest.approx(0, abs=0.1)
 
 
 async def test_waiting_settlements_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

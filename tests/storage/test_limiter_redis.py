@@ -23,7 +23,7 @@ from support.limits import (
 
 from gatekeeper.policy.limits import MAX_DENOMINATOR, MAX_UNITS, MICRO, SATURATION, Claim, Quota
 from gatekeeper.policy.model import Moment, Usage
-from gatekeeper.policy.words import Mode, Unit
+from gatekeeper.policy.words import AtEnd, Mode, Unit
 from gatekeeper.storage.limiter_redis import LAYOUT, RedisLimiter, Scripts, scripts
 from gatekeeper.storage.store_line import Script, StoreError, dial
 
@@ -77,6 +77,8 @@ def quotas(draw: st.DrawFn) -> list[list[Quota]]:
             "mode": draw(st.sampled_from(Mode)),
         }
         unit, tighten = draw(st.sampled_from(Unit)), draw(st.floats(0.01, 1.0))
+        if unit is Unit.OUTPUT_TOKENS:
+            fixed["at_end"] = draw(st.sampled_from(AtEnd))
         rules.append([quota(f"r{number}", unit, tighten=t, **fixed) for t in (1.0, tighten)])
     return rules
 

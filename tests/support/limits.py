@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.policy.limits import MICRO, Claim, Quota
 from gatekeeper.policy.model import Moment, Usage
 from gatekeeper.policy.ruleset import LimitRule
-from gatekeeper.policy.words import Mode, OnFailure, Tier, Unit
+from gatekeeper.policy.words import AtEnd, Mode, OnFailure, Tier, Unit
 from gatekeeper.settings import Store
 from gatekeeper.storage.limiter_memory import MemoryLimiter
 from gatekeeper.storage.limiter_redis import RedisLimiter, Scripts
@@ -55,6 +55,7 @@ def quota(
     mode: Mode = Mode.ENFORCE,
     tighten: float = 1.0,
     on_store_failure: OnFailure | None = None,
+    at_end: AtEnd = AtEnd.REFUSE,
 ) -> Quota:
     """Return a quota, by default of ten requests in ten seconds."""
     return Quota.of(
@@ -70,6 +71,7 @@ def quota(
             tiers=frozenset(Tier),
             when=None,
             on_store_failure=on_store_failure,
+            at_end=at_end,
         ),
         tighten,
     )
@@ -141,8 +143,8 @@ class Desk:
         return [(status.remaining, status.retry_after_s) for status in statuses]
 
     async def left(self, of: Quota, at: float = 0.0, partition: str = "a") -> float:
-        """Return what remains, by asking for more than there can be."""
-        impossible = Claim(of, partition, of.burst + MICRO)
+        """Return what remains, by asking for more than there can be, of a quota that refuses it."""
+        impossible = Claim(replace(of, yields=False), partition, of.burst + MICRO)
         return (await self.reserve(impossible, at=at)).statuses[0].remaining
 
 
