@@ -16,6 +16,7 @@ import uvloop
 
 _USAGE = {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100}
 _WORD = {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": []}
+_PROMPT = "Tell me about the harbour at night. " * 8
 
 
 def _unary() -> bytes:
@@ -82,10 +83,14 @@ class Endpoint(asyncio.Protocol):
                 return
             body = self.buffer[end + 4 : end + 4 + length]
             self.buffer = self.buffer[end + 4 + length :]
-            if b'"stream":true' in body:
-                asyncio.get_running_loop().create_task(self._send())
-            else:
-                self.transport.write(self.unary)  # type: ignore[attr-defined]
+            self.answer(head, body)
+
+    def answer(self, head: bytes, body: bytes) -> None:  # noqa: ARG002 - paced by it elsewhere
+        """Answer one request, whose head is in lower case."""
+        if b'"stream":true' in body:
+            asyncio.get_running_loop().create_task(self._send())
+        else:
+            self.transport.write(self.unary)  # type: ignore[attr-defined]
 
     async def _send(self) -> None:
         self.transport.write(self.head)  # type: ignore[attr-defined]
@@ -100,14 +105,16 @@ async def endpoint(port: int) -> None:
     await server.serve_forever()
 
 
-def request(port: int, key: str, address: str, *, stream: bool) -> bytes:
-    """Return one chat completion as an SDK would send it."""
+def request(
+    port: int, key: str, address: str, *, stream: bool, prompt: str = _PROMPT, more: str = ""
+) -> bytes:
+    """Return one chat completion as an SDK would send it; ``more`` are lines of its head."""
     body = json.dumps(
         {
             "model": "gpt-4o-mini",
             "messages": [
                 {"role": "system", "content": "You are a helpful assistant."},
-                {"role": "user", "content": "Tell me about the harbour at night. " * 8},
+                {"role": "user", "content": prompt},
             ],
             "max_tokens": 200,
             **({"stream": True} if stream else {}),
@@ -119,7 +126,7 @@ def request(port: int, key: str, address: str, *, stream: bool) -> bytes:
         "Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n"
         f"Content-Type: application/json\r\nAuthorization: Bearer {key}\r\n"
         "User-Agent: OpenAI/Python 2.8.0\r\nX-Stainless-Lang: python\r\n"
-        f"X-Forwarded-For: {address}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"X-Forwarded-For: {address}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 
 

@@ -64,16 +64,19 @@ def cpu_s(pid: int) -> float:
     """Return user + system seconds of a process and all its descendants."""
     tick = os.sysconf("SC_CLK_TCK")
     total = 0.0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for each in family(pid):
         try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(entry.name) == pid or _descends(int(entry.name), pid):
-            total += (int(fields[11]) + int(fields[12])) / tick
+        total += (int(fields[11]) + int(fields[12])) / tick
     return total
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    running = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [each for each in running if each == pid or _descends(each, pid)]
 
 
 def _descends(pid: int, ancestor: int) -> bool:
@@ -169,7 +172,8 @@ def peers(work: Path, upstream: int) -> list[Peer]:
         port, config = free_port(), work / "nginx.conf"
         config.write_text(
             f"daemon off; master_process off; worker_processes 1; pid {work}/nginx.pid;\n"
-            f"error_log {work}/nginx.log;\nevents {{}}\nhttp {{ access_log off;\n"
+            f"error_log {work}/nginx.log;\nevents {{ worker_connections 40000; }}\n"
+            "http { access_log off;\n"
             f"client_body_temp_path {work}; proxy_temp_path {work}; fastcgi_temp_path {work};\n"
             f"uwsgi_temp_path {work}; scgi_temp_path {work};\n"
             f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
