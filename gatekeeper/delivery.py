@@ -171,6 +171,7 @@ class Delivery:
                 route.tls,
             )
         )
+        taken.let_go()
         if isinstance(reached, Reason):
             if source is not None and source.refused is not None:
                 return source.refused
@@ -283,8 +284,6 @@ class _Outcome:
                 relay = self.relay
                 if relay is None and self.sending is not None:
                     relay = self.begun(await self.sending, plan)
-                taken = replace(self._admitted.taken, body=None, incoming=None)
-                self._admitted = replace(self._admitted, taken=taken)  # may be megabytes
                 if relay is None:
                     self.drained = Drained.BROKEN
                 else:

@@ -33,6 +33,8 @@ MOST_SHAPED_BYTES: Final = 33_554_432
 _TAIL_BYTES: Final = 65_536
 _MOST_TRIED: Final = 4
 """Places in a tail at which usage may be told."""
+_BATCH_BYTES: Final = 4_096
+"""How much of a stream is read at a time; until then it is kept, for every open stream."""
 
 Reshape: TypeAlias = "Callable[[bytes, AnswerPlan], bytes]"
 """Returns one event (or document) with what the plan asks for changed in it; empty to drop it.
@@ -131,6 +133,8 @@ class _Stream:
         self._finished: set[int] = set()
         self._ended = False
         self._closed = False
+        self._unread: list[bytes] = []
+        self._unread_bytes = 0
 
     @property
     def unread(self) -> bool:
@@ -144,11 +148,11 @@ class _Stream:
 
     @property
     def mid_event(self) -> bool:
+        self.catch_up()
         return self._splitter.mid_event
 
     def feed(self, chunk: bytes) -> bytes:
-        for event in self._splitter.feed(chunk):
-            self.take(event)
+        self.note(chunk)
         return chunk
 
     def end(self) -> bytes:
@@ -156,19 +160,52 @@ class _Stream:
 
     def close(self) -> None:
         """Read an event that lacks its closing blank line, once: some servers end so."""
+        self.catch_up()
         if not self._closed:
             self._closed = True
             self.take(self._splitter.rest)
 
+    def note(self, passed: bytes) -> None:
+        """Take what is passed on, to be read with what follows: many looks cost more than one."""
+        self._unread.append(passed)
+        self._unread_bytes += len(passed)
+        if self._unread_bytes > _BATCH_BYTES:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Read what was passed on up to now."""
+        if not self._unread:
+            return
+        events = self._splitter.feed(b"".join(self._unread))
+        self._unread.clear()
+        self._unread_bytes = 0
+        together = b"\n\n".join(events)
+        if self._tells_more(together):
+            for event in events:
+                self.take(event)
+        else:
+            self._deliver(together)
+
+    def _deliver(self, events: bytes) -> None:
+        for text in self._family.text.findall(events):
+            self._counts.deliver(text)
+
+    def _tells_more(self, events: bytes) -> bool:
+        """Tell whether there may be more than pieces of text in some events."""
+        if self._family.own is not None or _REPORT.search(events):
+            return True
+        if self._last_marks:
+            return any(mark in events for mark in self._last_marks)
+        return b"[DONE]" in events or _FINISH.search(events) is not None
+
     def take(self, event: bytes) -> None:
         """Read one event; only those that say more than a piece of text are parsed."""
-        counts, marks = self._counts, self._last_marks
+        marks = self._last_marks
         if self._family.own is not None:
-            ended = self._family.own(data_of(event), counts)
+            ended = self._family.own(data_of(event), self._counts)
             if ended is not None:
                 self._finished.add(ended)
-        for text in self._family.text.findall(event):
-            counts.deliver(text)
+        self._deliver(event)
         if b'"usage"' in event and _REPORT.search(event):
             self._study(data_of(event))
         elif marks:
@@ -229,6 +266,8 @@ class _ChangedStream(_Stream):
         self._ask = ask
         self._plan = plan
         self._cutter = EventCutter(family.most_event_bytes)
+        self._hide = family.hide_usage if plan.hide_usage else None
+        self._shape = family.shape_event if plan.shaping is not None else None
         self._budget = plan.budget_tokens
         self._stopper = None
         if plan.budget_tokens is not None and family.stopper is not None:
@@ -238,42 +277,36 @@ class _ChangedStream(_Stream):
     def feed(self, chunk: bytes) -> bytes:
         if self.stopped:
             return b""
+        events = self._cutter.feed(chunk)
+        if len(events) == 1:
+            return self._pass(events[0])
         passed: list[bytes] = []
-        for event in self._cutter.feed(chunk):
-            self._pass(event, passed)
+        for event in events:
+            passed.append(self._pass(event))
             if self.stopped:
                 break
         return b"".join(passed)
 
     def end(self) -> bytes:
-        passed: list[bytes] = []
-        if not self.stopped and self._cutter.rest:
-            self._pass(self._cutter.rest, passed)
-        self._closed = True
-        return b"".join(passed)
+        rest = b"" if self.stopped else self._cutter.rest
+        return self._pass(rest) if rest else b""
 
-    def close(self) -> None:
-        """Nothing is read that is not passed on."""
-
-    def _pass(self, event: bytes, passed: list[bytes]) -> None:
-        read = event.strip(b"\r\n")
-        if b"\r" in read:
-            read = read.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self.take(read)
+    def _pass(self, event: bytes) -> bytes:
+        """Read an event, and return what is passed on of it."""
+        self.note(event)
         stopper = self._stopper
-        if stopper is not None and self._counts.delivered_tokens > (self._budget or 0):
-            self.stopped = self._ended = True
-            passed.append(stopper.last_events(self._stopped_usage()))
-            return
-        changed = event
-        if self._plan.hide_usage and self._family.hide_usage is not None:
-            changed = self._family.hide_usage(changed)
-        if changed and self._plan.shaping is not None and self._family.shape_event is not None:
-            changed = self._family.shape_event(changed, self._plan)
-        if changed:
-            passed.append(changed)
-            if stopper is not None:
-                stopper.see(changed)
+        if stopper is not None:
+            self.catch_up()
+            if self._counts.delivered_tokens > (self._budget or 0):
+                self.stopped = self._ended = True
+                return stopper.last_events(self._stopped_usage())
+        if self._hide is not None:
+            event = self._hide(event)
+        if event and self._shape is not None:
+            event = self._shape(event, self._plan)
+        if event and stopper is not None:
+            stopper.see(event)
+        return event
 
     def _stopped_usage(self) -> Usage:
         found = self._counts.usage(self._ask)
@@ -429,7 +462,7 @@ class _Withheld(_Opaque):
 class AnswerReader:
     """Reads along one 2xx answer; see :class:`gatekeeper.dialects.base.AnswerReader`."""
 
-    __slots__ = ("_ask", "_counts", "_inflater", "_reader", "changes", "whole")
+    __slots__ = ("_ask", "_counts", "_inflater", "_reader", "changes", "may_stop", "whole")
 
     def __init__(
         self,
@@ -447,6 +480,7 @@ class AnswerReader:
         self._reader = _reader_for(family, ask, kind if readable else "", plan, self._counts)
         self.changes = self._reader.changes
         self.whole = self._reader.whole
+        self.may_stop = plan.budget_tokens is not None
 
     @property
     def complete(self) -> bool:

@@ -156,6 +156,11 @@ class AnswerReader(Protocol):
         ...
 
     @property
+    def may_stop(self) -> bool:
+        """Whether there is a budget that may end the answer: else ``stopped`` need not be asked."""
+        ...
+
+    @property
     def stopped(self) -> bool:
         """Whether the budget is used up: what was returned last ends the answer properly."""
         ...

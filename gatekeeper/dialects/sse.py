@@ -123,6 +123,12 @@ class EventCutter:
         Raises :class:`AnswerError` on an event beyond the bound.
         """
         pending = self._pending
+        if not pending and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            if chunk.find(b"\n") == len(chunk) - 2:  # the usual chunk: one event of one line
+                return [chunk]
+            whole = chunk.split(b"\n\n")
+            if not whole.pop():
+                return [event + b"\n\n" for event in whole]
         pending += chunk
         events: list[bytes] = []
         place = 0

@@ -34,8 +34,8 @@ counter."""
 _TWO_MODELS: Final = "The field `model` must be the deployment that the path names."
 
 
-class Taken(Struct, frozen=True, gc=False):
-    """What was learned of a call beyond its head."""
+class Taken(Struct, gc=False):
+    """What was learned of a call beyond its head; nothing of it changes but by :meth:`let_go`."""
 
     route: Route
     body: bytes | None
@@ -45,6 +45,10 @@ class Taken(Struct, frozen=True, gc=False):
     ask: Ask | None
     """What the body asks, where a dialect reads it."""
     body_bytes: int
+
+    def let_go(self) -> None:
+        """Drop the body once it went on: it may be megabytes, and the answer may take hours."""
+        self.body = self.incoming = None
 
 
 class Intake:

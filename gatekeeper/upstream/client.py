@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from aiohttp.client_proto import ResponseHandler
     from multidict import CIMultiDict, CIMultiDictProxy
     from yarl import URL
 
     from gatekeeper.policy.words import Reason
+
+Sink = Callable[[bytes], bool]
+"""Takes a piece of a body; returns whether it takes another one before somebody waits."""
 
 
 class Outgoing(Struct, frozen=True, gc=False):
@@ -40,11 +44,17 @@ class Answer(Protocol):
         Raises :class:`AnswerBrokenError` when the answer stops before its end.
         """
 
-    async def read_chunk(self) -> bytes:
-        """Return the next bytes as they came, empty at the end.
+    async def pour(self, sink: Sink) -> bool:
+        """Hand each piece on as it comes; tell whether that was all, or the sink takes no more.
 
-        Raises :class:`AnswerBrokenError` when the answer stops before its end, and
-        ``TimeoutError`` when the upstream is silent for longer than the deadline.
+        Raises :class:`AnswerBrokenError` when the answer stops before its end, ``TimeoutError``
+        when the upstream is silent for longer than the deadline, and what the sink raises.
+        """
+
+    async def read_chunk(self) -> bytes:
+        """Return the next bytes as they came, empty at the end; raises as :meth:`pour` does.
+
+        For what waits for a whole body: a stream that goes on costs less by :meth:`pour`.
         """
 
     def close(self) -> None:

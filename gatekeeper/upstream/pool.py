@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import ClientError, ClientOSError, SocketTimeoutError
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion11, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gatekeeper.policy.words import Reason
-from gatekeeper.upstream.client import AnswerBrokenError, Switched
+from gatekeeper.upstream.client import Switched
+from gatekeeper.upstream.connection import Connection
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from gatekeeper.settings import Deadlines
-    from gatekeeper.upstream.client import Answer, Outgoing
+    from gatekeeper.upstream.client import Answer, Outgoing, Sink
+    from gatekeeper.upstream.connection import Body
 
 _IDLE_S: Final = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
@@ -58,8 +59,8 @@ class PoolClient:
     def __init__(self, deadlines: Deadlines, *, max_field_bytes: int) -> None:
         self._deadlines = deadlines
         self._max_field_bytes = max_field_bytes
-        self._idle: dict[_Key, deque[tuple[ResponseHandler, float]]] = {}
-        self._open: set[ResponseHandler] = set()
+        self._idle: dict[_Key, deque[tuple[Connection, float]]] = {}
+        self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
     async def send(self, outgoing: Outgoing) -> Answer | Reason:
@@ -105,19 +106,19 @@ class PoolClient:
         for connection in list(self._open):
             self.drop(connection)
 
-    def give_back(self, key: _Key, connection: ResponseHandler) -> None:
+    def give_back(self, key: _Key, connection: Connection) -> None:
         """Pool a connection whose answer was read to its end."""
         loop = asyncio.get_running_loop()
         self._idle.setdefault(key, deque()).append((connection, loop.time()))
         if self._sweep is None:
             self._sweep = loop.call_later(_IDLE_S, self._close_idle)
 
-    def drop(self, connection: ResponseHandler) -> None:
+    def drop(self, connection: Connection) -> None:
         """Close a connection that cannot be used again."""
         self._open.discard(connection)
         connection.abort()
 
-    def _take(self, key: _Key) -> ResponseHandler | None:
+    def _take(self, key: _Key) -> Connection | None:
         """Return the connection that was used last, if it is still open and fresh enough."""
         idle = self._idle.get(key)
         oldest = asyncio.get_running_loop().time() - _IDLE_S
@@ -138,26 +139,24 @@ class PoolClient:
                 del self._idle[key]
         self._sweep = loop.call_later(_IDLE_S, self._close_idle) if self._idle else None
 
-    async def _connect(self, key: _Key, *, secure: bool) -> ResponseHandler | Reason:
+    async def _connect(self, key: _Key, *, secure: bool) -> Connection | Reason:
         host, port, tls = key
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadlines.connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(loop), host, port, ssl=(tls or True) if secure else None
+                    lambda: Connection(loop), host, port, ssl=(tls or True) if secure else None
                 )
         except (TimeoutError, OSError):  # name, route, refusal and certificate alike
             return Reason.UPSTREAM_UNREACHABLE
         self._open.add(connection)
         return connection
 
-    async def _ask(
-        self, connection: ResponseHandler, key: _Key, outgoing: Outgoing
-    ) -> Answer | Reason:
+    async def _ask(self, connection: Connection, key: _Key, outgoing: Outgoing) -> Answer | Reason:
         asked = await self._exchange(connection, outgoing)
         return asked if isinstance(asked, Reason) else self._answer(connection, key, *asked)
 
-    async def _exchange(self, connection: ResponseHandler, outgoing: Outgoing) -> _Asked | Reason:
+    async def _exchange(self, connection: Connection, outgoing: Outgoing) -> _Asked | Reason:
         """Send a request and wait for the head of what comes back."""
         sending = None
         # A timer for the whole head: the connection's own would start anew with each byte.
@@ -180,7 +179,7 @@ class PoolClient:
 
     def _answer(
         self,
-        connection: ResponseHandler,
+        connection: Connection,
         key: _Key,
         message: RawResponseMessage,
         payload: StreamReader,
@@ -189,13 +188,14 @@ class PoolClient:
         connection.read_timeout = self._deadlines.idle_s
         if not payload.is_eof():
             connection.start_timeout()
-        answer = _PoolAnswer(partial(self._done, key, connection, sending), message, payload)
+        done = partial(self._done, key, connection, sending)
+        answer = _PoolAnswer(done, message, connection.follow(payload))
         if not _usable(message):
             answer.close()
             return Reason.UPSTREAM_INVALID
         return answer
 
-    def _write(self, connection: ResponseHandler, outgoing: Outgoing) -> asyncio.Task[None] | None:
+    def _write(self, connection: Connection, outgoing: Outgoing) -> asyncio.Task[None] | None:
         """Send a request; what streams is sent by a task, whose failure ends the connection."""
         body, transport = outgoing.body, connection.transport
         if transport is None:
@@ -220,7 +220,7 @@ class PoolClient:
                 sending = asyncio.create_task(_send_body(connection, body, chunked=chunked))
         return sending
 
-    def _leave(self, connection: ResponseHandler) -> None:
+    def _leave(self, connection: Connection) -> None:
         """Close a connection that left HTTP; what it does not take in time is given up."""
         transport = connection.transport
         if transport is None:
@@ -233,7 +233,7 @@ class PoolClient:
     def _done(
         self,
         key: _Key,
-        connection: ResponseHandler,
+        connection: Connection,
         sending: asyncio.Task[None] | None,
         *,
         reusable: bool,
@@ -248,71 +248,39 @@ class PoolClient:
             self.drop(connection)
 
 
-class _Connection(ResponseHandler):
-    """A connection whose failure reaches the body under way, which aiohttp leaves waiting.
-
-    Its read timer looks when it runs out, where aiohttp's is made anew for each packet.
-    """
-
-    _seen_s = 0.0
-
-    def _reschedule_timeout(self) -> None:
-        self._seen_s = self._loop.time()
-        if self._read_timeout and self._read_timeout_handle is None:
-            self._arm(self._read_timeout)
-
-    def _on_read_timeout(self) -> None:
-        self._read_timeout_handle = None
-        left_s = self._seen_s + (self._read_timeout or 0.0) - self._loop.time()
-        if left_s > 0:
-            self._arm(left_s)
-        else:
-            super()._on_read_timeout()
-
-    def _arm(self, after_s: float) -> None:
-        self._read_timeout_handle = self._loop.call_later(after_s, self._on_read_timeout)
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
-        """Fail whoever waits for a head, or for more of a body."""
-        super().set_exception(exc, exc_cause or exc)
-        payload = self._payload
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
-            payload.set_exception(exc, exc_cause or exc)
-
-
 class _PoolAnswer:
     """An answer whose connection goes back to the pool once it was read to its end."""
 
-    __slots__ = ("_done", "_payload", "_persistent", "headers", "reason", "status")
+    __slots__ = ("_body", "_done", "_persistent", "headers", "reason", "status")
 
-    def __init__(
-        self, done: Callable[..., None], message: RawResponseMessage, payload: StreamReader
-    ) -> None:
+    def __init__(self, done: Callable[..., None], message: RawResponseMessage, body: Body) -> None:
         self._done: Callable[..., None] | None = done
-        self._payload = payload
+        self._body = body
         self._persistent = message.version == HttpVersion11 and not message.should_close
         self.status = message.code
         self.reason: str | None = message.reason
         self.headers: CIMultiDictProxy[str] = message.headers
 
     def read_ready(self) -> bytes:
-        try:
-            return self._payload.read_nowait()
-        except (ClientError, OSError, HttpProcessingError) as error:
-            raise AnswerBrokenError from error
+        return self._body.take()
+
+    async def pour(self, sink: Sink) -> bool:
+        return await self._body.pour(sink)
 
     async def read_chunk(self) -> bytes:
-        try:
-            return await self._payload.readany()
-        except TimeoutError:
-            raise
-        except (ClientError, OSError, HttpProcessingError) as error:
-            raise AnswerBrokenError from error
+        pieces: list[bytes] = []
+
+        def keep(piece: bytes) -> bool:
+            pieces.append(piece)
+            return False
+
+        await self._body.pour(keep)
+        return b"".join(pieces)
 
     def close(self) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(reusable=self._persistent and self._payload.at_eof())
+            done(reusable=self._persistent and self._body.read)
 
 
 def _reason(error: BaseException) -> Reason | None:
@@ -358,7 +326,7 @@ def _authority(url: URL) -> str:
     return url.raw_authority.rpartition("@")[2]
 
 
-async def _read_head(connection: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
+async def _read_head(connection: Connection) -> tuple[RawResponseMessage, StreamReader]:
     """Wait for a final head, past interim ones."""
     while True:
         message, payload = await connection.read()
@@ -366,9 +334,7 @@ async def _read_head(connection: ResponseHandler) -> tuple[RawResponseMessage, S
             return message, payload
 
 
-async def _send_body(
-    connection: ResponseHandler, body: AsyncIterator[bytes], *, chunked: bool
-) -> None:
+async def _send_body(connection: Connection, body: AsyncIterator[bytes], *, chunked: bool) -> None:
     """Send a body piece by piece; when it fails, the upstream must not take it for whole."""
     writer = StreamWriter(connection, asyncio.get_running_loop())
     if chunked:

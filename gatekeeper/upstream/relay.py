@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from aiohttp.http import StreamWriter
     from aiohttp.web import BaseRequest
+    from aiohttp.web_protocol import RequestHandler
     from multidict import CIMultiDict, CIMultiDictProxy
 
     from gatekeeper.dialects.base import AnswerReader, Dialect
     from gatekeeper.settings import Deadlines
-    from gatekeeper.upstream.client import Answer
+    from gatekeeper.upstream.client import Answer, Sink
 
 _DROPPED: Final = frozenset(
     {
@@ -139,8 +140,7 @@ class Relay:
         """Return a whole answer with what must be changed in it, or ``None`` when it cannot be."""
         answer, reader = self._answer, cast("AnswerReader", self._reader)
         try:
-            while chunk := await answer.read_chunk():
-                reader.feed(chunk)
+            await answer.pour(lambda chunk: not reader.feed(chunk))
             return reader.end()
         except (AnswerBrokenError, AnswerError, TimeoutError):
             return None
@@ -207,28 +207,54 @@ class Relay:
 
     async def _chunks(self, request: BaseRequest, write_s: float) -> Ending:
         answer, reader = self._answer, self._reader
-        writer, protocol = cast("StreamWriter", request.writer), request.protocol
+        writer = cast("StreamWriter", request.writer)
         chunk = answer.read_ready()
-        if not chunk:
+        if chunk and reader is not None:
+            chunk = reader.feed(chunk)
+        if chunk:
+            await writer.write(chunk, drain=False)
+            self.bytes_sent += len(chunk)
+        else:
             writer.send_headers()  # the body is still to come: the head must not wait for it
-            chunk = await answer.read_chunk()
-        while chunk:
-            if reader is not None:
-                chunk = reader.feed(chunk)
-            if chunk:
-                await writer.write(chunk, drain=False)
-                self.bytes_sent += len(chunk)
-                if protocol.writing_paused:
-                    await self._drain(request, write_s)
-            if reader is not None and reader.stopped:
-                return Ending.STOPPED
-            chunk = await answer.read_chunk()
+        sink = self._sink(writer, request.protocol)
+        while reader is None or not reader.stopped:
+            if await answer.pour(sink):
+                return await self._end(writer)
+            await self._drain(request, write_s)
+        return Ending.STOPPED
+
+    async def _end(self, writer: StreamWriter) -> Ending:
+        """Pass on what was held back, and tell whether it was all of the answer."""
+        reader = self._reader
         if reader is None:
             return Ending.COMPLETE
         if rest := reader.end():
             await writer.write(rest, drain=False)
             self.bytes_sent += len(rest)
         return Ending.COMPLETE if reader.complete else Ending.UPSTREAM_BROKE
+
+    def _sink(self, writer: StreamWriter, protocol: RequestHandler) -> Sink:
+        """Return what passes a piece on, and tells whether another one may follow at once.
+
+        It frames pieces itself: aiohttp's writer does so only for a task.
+        """
+        reader, transport, framed = self._reader, protocol.transport, writer.chunked
+        stoppable = reader if reader is not None and reader.may_stop else None
+
+        def pass_on(chunk: bytes) -> bool:
+            if reader is not None:
+                chunk = reader.feed(chunk)
+            if not chunk:
+                return stoppable is None or not stoppable.stopped
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError
+            transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if framed else chunk)
+            self.bytes_sent += len(chunk)
+            # Anything that stays in the buffer pauses the protocol (GateProtocol).
+            held_back = transport.get_write_buffer_size() > 0
+            return not held_back and (stoppable is None or not stoppable.stopped)
+
+        return pass_on
 
     async def _drain(self, request: BaseRequest, write_s: float) -> None:
         try:
