@@ -162,6 +162,7 @@ class Delivery:
             headers["Content-Length"] = str(len(body))
         if plan.changes:
             headers["Accept-Encoding"] = "identity"
+            headers.popall("Range", None)  # a piece of an answer cannot be read
         reached = await self.client.send(
             Outgoing(
                 head.method,

@@ -90,7 +90,7 @@ def worst_usage(ask: Ask, input_tokens: int, output_tokens: int) -> Usage:
 def shaped(call: Call, ask: Ask | None, shaping: Shaping | None, prices: PriceBook) -> Terms:
     """Return the terms of a call as its shaping bounds it."""
     terms = Terms(call)
-    if shaping is None or ask is None or not ask.generates:
+    if shaping is None or ask is None or not ask.generates or ask.fixed_output:
         return terms
     most = shaping.max_choices
     if most is not None and call.choices > most * ask.prompts:

@@ -103,6 +103,7 @@ def _print(
         "thresholds": rules.thresholds,
         "tiers": rules.tiers,
         "limits": rules.limits,
+        "shaping": rules.shaping,
         "step-up": rules.step_up,
         "exemptions": rules.exemptions,
         "models": rules.models,

@@ -29,6 +29,7 @@ from gatekeeper.policy.case_facts import REQUEST_FIELDS, facts_of
 from gatekeeper.policy.decide import conclude, judge
 from gatekeeper.policy.limits import LimitPlanner
 from gatekeeper.policy.record import to_record
+from gatekeeper.policy.shaping import told
 from gatekeeper.policy.view import FieldType, view_of
 from gatekeeper.policy.words import GateMode
 from gatekeeper.sources import rules_archive
@@ -228,6 +229,8 @@ def _show(
     out.print(f"Rules: {decision.rules_revision}")
     if mode is not GateMode.ENFORCE:
         out.print(f"Mode: {mode}")
+    if decision.shaping is not None:
+        out.print(f"Shaping: {told(decision.shaping)} (by {', '.join(decision.shaping.rules)})")
     if decision.obligation is not None:
         out.print(f"Needs: {decision.obligation.assurance} (by {decision.obligation.rule})")
     if same is not None:

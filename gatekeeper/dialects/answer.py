@@ -31,16 +31,24 @@ MOST_JSON_BYTES: Final = 2_097_152
 MOST_SHAPED_BYTES: Final = 33_554_432
 """Largest document that is held back to be changed; a larger one is refused."""
 _TAIL_BYTES: Final = 65_536
+_HEAVY_BYTES: Final = 32_768
+"""What may take more than 5 ms to shape (a megabyte of log probabilities takes about 100)."""
 _MOST_TRIED: Final = 4
 """Places in a tail at which usage may be told."""
 _BATCH_BYTES: Final = 4_096
 """How much of a stream is read at a time; until then it is kept, for every open stream."""
 
-Reshape: TypeAlias = "Callable[[bytes, AnswerPlan], bytes]"
-"""Returns one event (or document) with what the plan asks for changed in it; empty to drop it.
 
-Raises :class:`~gatekeeper.dialects.base.AnswerError` for what it cannot read.
-"""
+class Shaper(Protocol):
+    """Takes out of one answer what its shaping asks for; keeps count from event to event."""
+
+    def event(self, event: bytes) -> bytes:
+        """Return an event, changed; empty to leave it out. Raises :class:`AnswerError`."""
+        ...
+
+    def document(self, body: bytes) -> bytes:
+        """Return a whole answer, changed. Raises :class:`AnswerError`."""
+        ...
 
 
 class Stopper(Protocol):
@@ -69,8 +77,9 @@ class Family:
     """As ``text``, in a whole document, where streams say things twice; ``None``: the same."""
     own: Callable[[bytes, Counts], int | None] | None = None
     """Reads each event (or document) in the family's own way; returns what it ends, by index."""
-    shape_event: Reshape | None = None
-    shape_document: Reshape | None = None
+    shaper: Callable[[AnswerPlan], Shaper | None] | None = None
+    """Returns what changes an answer that is shaped, or ``None`` where the plan asks for nothing
+    that answers of the family hold."""
     stopper: Callable[[Ask], Stopper] | None = None
     most_event_bytes: int = MOST_EVENT_BYTES
 
@@ -122,7 +131,7 @@ _USAGE: Final = msgspec.json.Decoder(Reported)
 class _Stream:
     """Server-sent events, passed on as they come."""
 
-    changes = whole = stopped = False
+    changes = whole = shapes = heavy = stopped = False
 
     def __init__(self, family: Family, ask: Ask, counts: Counts) -> None:
         self._family = family
@@ -261,33 +270,51 @@ class _ChangedStream(_Stream):
     changes = True
     mid_event = False  # only whole events are passed on
 
-    def __init__(self, family: Family, ask: Ask, counts: Counts, plan: AnswerPlan) -> None:
+    def __init__(
+        self, family: Family, ask: Ask, counts: Counts, plan: AnswerPlan, shaper: Shaper | None
+    ) -> None:
         super().__init__(family, ask, counts)
         self._ask = ask
         self._plan = plan
+        self._shaper = shaper
+        self.shapes = shaper is not None
+        self._broken = False
         self._cutter = EventCutter(family.most_event_bytes)
         self._hide = family.hide_usage if plan.hide_usage else None
-        self._shape = family.shape_event if plan.shaping is not None else None
         self._budget = plan.budget_tokens
         self._stopper = None
         if plan.budget_tokens is not None and family.stopper is not None:
             self._stopper = family.stopper(ask)
         self.stopped = False
 
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        return self.shapes and self._cutter.pending_bytes > _HEAVY_BYTES
+
     def feed(self, chunk: bytes) -> bytes:
         if self.stopped:
             return b""
+        if self._broken:
+            raise AnswerError
         events = self._cutter.feed(chunk)
         if len(events) == 1:
             return self._pass(events[0])
         passed: list[bytes] = []
         for event in events:
-            passed.append(self._pass(event))
+            try:
+                passed.append(self._pass(event))
+            except AnswerError:  # what stands before it is passed on, wherever the chunk was cut
+                self._broken = True
+                break
             if self.stopped:
                 break
+        if self._broken and not passed:
+            raise AnswerError
         return b"".join(passed)
 
     def end(self) -> bytes:
+        if self._broken:
+            raise AnswerError
         rest = b"" if self.stopped else self._cutter.rest
         return self._pass(rest) if rest else b""
 
@@ -302,8 +329,8 @@ class _ChangedStream(_Stream):
                 return stopper.last_events(self._stopped_usage())
         if self._hide is not None:
             event = self._hide(event)
-        if event and self._shape is not None:
-            event = self._shape(event, self._plan)
+        if event and self._shaper is not None:
+            event = self._shaper.event(event)
         if event and stopper is not None:
             stopper.see(event)
         return event
@@ -316,7 +343,7 @@ class _ChangedStream(_Stream):
 class _Document:
     """One JSON body; kept whole up to a bound, beyond it only its tail."""
 
-    changes = whole = mid_event = stopped = False
+    changes = whole = shapes = heavy = mid_event = stopped = False
 
     def __init__(self, family: Family, counts: Counts) -> None:
         self._family = family
@@ -409,10 +436,13 @@ class _ChangedDocument(_Document):
 
     changes = whole = True
 
-    def __init__(self, family: Family, counts: Counts, plan: AnswerPlan, shape: Reshape) -> None:
+    def __init__(self, family: Family, counts: Counts, shaper: Shaper) -> None:
         super().__init__(family, counts)
-        self._plan = plan
-        self._shape = shape
+        self._shaper = shaper
+
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        return len(self._kept) > _HEAVY_BYTES
 
     def feed(self, chunk: bytes) -> bytes:
         self._kept += chunk
@@ -424,13 +454,13 @@ class _ChangedDocument(_Document):
     def end(self) -> bytes:
         if not self.complete:
             raise AnswerError
-        return self._shape(bytes(self._kept), self._plan)
+        return self._shaper.document(bytes(self._kept))
 
 
 class _Opaque:
     """A body that cannot be read: only its framing tells whether it is whole."""
 
-    changes = whole = mid_event = stopped = False
+    changes = whole = shapes = heavy = mid_event = stopped = False
     complete = unread = True
 
     def feed(self, chunk: bytes) -> bytes:
@@ -462,7 +492,16 @@ class _Withheld(_Opaque):
 class AnswerReader:
     """Reads along one 2xx answer; see :class:`gatekeeper.dialects.base.AnswerReader`."""
 
-    __slots__ = ("_ask", "_counts", "_inflater", "_reader", "changes", "may_stop", "whole")
+    __slots__ = (
+        "_ask",
+        "_counts",
+        "_inflater",
+        "_reader",
+        "changes",
+        "may_stop",
+        "shapes",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -479,6 +518,7 @@ class AnswerReader:
         readable = self._inflater is not None or coding in {"", "identity"}
         self._reader = _reader_for(family, ask, kind if readable else "", plan, self._counts)
         self.changes = self._reader.changes
+        self.shapes = self._reader.shapes
         self.whole = self._reader.whole
         self.may_stop = plan.budget_tokens is not None
 
@@ -487,6 +527,11 @@ class AnswerReader:
         """Whether the answer's own end was seen; true where only the framing can tell."""
         unread = self._inflater is not None and self._inflater.gave_up
         return unread or self._reader.complete
+
+    @property
+    def heavy(self) -> bool:
+        """Whether ``feed`` or ``end`` may now take so long that they belong on a thread."""
+        return self._reader.heavy
 
     @property
     def mid_event(self) -> bool:
@@ -530,17 +575,19 @@ _Reader: TypeAlias = "_Stream | _Document | _Opaque"
 
 
 def _reader_for(family: Family, ask: Ask, kind: str, plan: AnswerPlan, counts: Counts) -> _Reader:
-    shaped = plan.shaping is not None and plan.shaping.changes_answer and ask.generates
+    shaper = None
+    if plan.shaping is not None and family.shaper is not None:
+        shaper = family.shaper(plan)
     if kind == "text/event-stream":
         hidden = plan.hide_usage and family.hide_usage is not None
-        if hidden or plan.budget_tokens is not None or (shaped and family.shape_event is not None):
-            return _ChangedStream(family, ask, counts, plan)
+        if hidden or plan.budget_tokens is not None or shaper is not None:
+            return _ChangedStream(family, ask, counts, plan, shaper)
         return _Stream(family, ask, counts)
     if kind == "application/json" or kind.endswith("+json"):
-        if shaped and family.shape_document is not None:
-            return _ChangedDocument(family, counts, plan, family.shape_document)
+        if shaper is not None:
+            return _ChangedDocument(family, counts, shaper)
         return _Opaque() if _costs_nothing(ask) else _Document(family, counts)
-    if shaped and family.shape_document is not None:
+    if shaper is not None:
         return _Withheld()
     return _Opaque()
 

@@ -23,6 +23,7 @@ from gatekeeper.dialects.body import (
 from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.openai import NO_MODEL
 from gatekeeper.dialects.prompt import input_tokens
+from gatekeeper.dialects.shaping.messages import shaper_of_messages
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.model import NO_PARTS, UsageParts
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _FAMILY: Final = Family(
     text_pattern("text", "thinking", "partial_json"),
     frozenset({"message_stop", "error"}),  # either is the upstream's own last word
+    shaper=shaper_of_messages,
     stopper=MessageStopper,
 )
 _LEAST_BUDGET: Final = 1_024

@@ -146,6 +146,16 @@ class AnswerReader(Protocol):
         ...
 
     @property
+    def shapes(self) -> bool:
+        """Whether what it reveals is changed, so that the reader may become :attr:`heavy`."""
+        ...
+
+    @property
+    def heavy(self) -> bool:
+        """Whether ``feed`` or ``end`` may now take so long that they belong on a thread."""
+        ...
+
+    @property
     def complete(self) -> bool:
         """Whether the answer's own end was seen; true where only the framing can tell."""
         ...

@@ -11,6 +11,7 @@ from gatekeeper.dialects.base import Ask
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in
 from gatekeeper.dialects.output_bounds import bound_of
+from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.limits import MAX_UNITS
 
@@ -52,7 +53,7 @@ def read_result(data: bytes, counts: Counts) -> int | None:
     return ended
 
 
-NATIVE: Final = Family(text_pattern("content"), frozenset(), own=read_result)
+NATIVE: Final = Family(text_pattern("content"), frozenset(), own=read_result, shaper=ChatShaper)
 
 
 class LlamaCompletion(JsonRoute):

@@ -16,6 +16,7 @@ from gatekeeper.dialects.openai_ask import (
 from gatekeeper.dialects.openai_stop import chat_stopper
 from gatekeeper.dialects.openai_stream import hide_usage
 from gatekeeper.dialects.output_bounds import bound_of
+from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.model import NO_PARTS, UsageParts
 
@@ -27,6 +28,7 @@ CHAT: Final = Family(
     text_pattern("content", "reasoning_content", "reasoning", "refusal", "arguments", "transcript"),
     frozenset(),
     hide_usage,
+    shaper=ChatShaper,
     stopper=chat_stopper,
 )
 _FALSE: Final = b"false"

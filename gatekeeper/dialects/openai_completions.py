@@ -9,6 +9,7 @@ from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, prompts_in
 from gatekeeper.dialects.openai_stop import completion_stopper
 from gatekeeper.dialects.openai_stream import hide_usage
+from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.body import Fields
 
 COMPLETIONS: Final = Family(
-    text_pattern("text", "reasoning"), frozenset(), hide_usage, stopper=completion_stopper
+    text_pattern("text", "reasoning"),
+    frozenset(),
+    hide_usage,
+    shaper=ChatShaper,
+    stopper=completion_stopper,
 )
 
 

@@ -11,6 +11,7 @@ from gatekeeper.dialects.body import flag
 from gatekeeper.dialects.openai import NO_MODEL, UNNAMED, JsonRoute, free
 from gatekeeper.dialects.openai_ask import ask_of, last_speaks_the_model
 from gatekeeper.dialects.response_stop import ResponseStopper
+from gatekeeper.dialects.shaping.responses import ResponsesShaper
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 RESPONSES: Final = Family(
     text_pattern("delta"),
     frozenset({"response.completed", "response.incomplete", "response.failed", "error"}),
+    shaper=ResponsesShaper,
     most_event_bytes=MOST_SHAPED_BYTES,  # the last event holds all that was made, images too
     document_text=text_pattern("text", "refusal", "arguments", "code", "input"),
     stopper=ResponseStopper,

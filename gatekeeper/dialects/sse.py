@@ -117,6 +117,11 @@ class EventCutter:
         """What has come of an event that is still open."""
         return bytes(self._pending)
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much has come of it."""
+        return len(self._pending)
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the events that ``chunk`` completes.
 

@@ -18,6 +18,7 @@ from gatekeeper.dialects.openai import NO_MODEL, NOTHING, FreeRoutes, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in
 from gatekeeper.dialects.openai_chat import CHAT, OpenAIChat, chat_ask
 from gatekeeper.dialects.openai_stream import hide_usage
+from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _ANY: Final = Family(
     text_pattern("content", "reasoning_content", "reasoning", "refusal", "arguments", "text"),
     frozenset(),
     hide_usage,
+    shaper=ChatShaper,
 )
 
 
@@ -80,6 +82,7 @@ class VllmGenerate(JsonRoute):
     __slots__ = ()
     name = "vllm"
     tails = ("/inference/v1/generate",)
+    family = _ANY
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case, whose bound stands among the sampling parameters."""

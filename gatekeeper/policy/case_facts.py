@@ -79,6 +79,9 @@ DEFAULTS: Final[dict[str, Plain]] = {
     "call.cost_cents": 0.07,
     "call.body_bytes": 2000,
     "call.client": "openai-python",
+    "call.logit_bias": False,
+    "call.prefill": False,
+    "call.logprobs": False,
 }
 """An ordinary caller: at home in the United States, with a valid key and an account of 400 days.
 
@@ -267,6 +270,9 @@ def _facts(full: dict[str, Any]) -> Facts:
             cost_cents=float(known["call.cost_cents"]),
             body_bytes=known["call.body_bytes"],
             client=known["call.client"],
+            logit_bias=known["call.logit_bias"],
+            prefill=known["call.prefill"],
+            logprobs=known["call.logprobs"],
         ),
     )
 

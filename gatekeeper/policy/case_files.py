@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from gatekeeper.policy.rule_files import Id, Text
+from gatekeeper.policy.rule_parts import Id, Text
 from gatekeeper.policy.words import Reason
 
 VerdictWord = Literal[

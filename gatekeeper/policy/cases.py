@@ -136,6 +136,7 @@ def _testable(rules: RuleSet) -> Iterator[str]:
         rules.signals,
         rules.thresholds,
         rules.tiers.values(),
+        rules.shaping,
         rules.step_up,
         rules.exemptions,
     )

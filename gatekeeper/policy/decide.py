@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
-from gatekeeper.policy.patterns import matches_any
 from gatekeeper.policy.ratelimit_headers import is_told
 from gatekeeper.policy.ruleset import OnUnknown
 from gatekeeper.policy.score import score
+from gatekeeper.policy.shaping import NOT_SHAPED, shape
+from gatekeeper.policy.tiers import of_tier
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import (
     Assurance,
@@ -25,10 +26,10 @@ from gatekeeper.policy.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from gatekeeper.policy.model import Facts, LimitStatus, RiskScore, View
-    from gatekeeper.policy.ruleset import EmbargoRule, RuleSet, TierRule
+    from gatekeeper.policy.model import Facts, LimitStatus, RiskScore, Shaping, View
+    from gatekeeper.policy.ruleset import EmbargoRule, RuleSet
 
 PRIVATE_RULE: Final = "private"
 CREDENTIAL_RULE: Final = "credential"
@@ -109,12 +110,12 @@ def assess(facts: Facts, view: View, rules: RuleSet, screened: Standing = _CLEAR
     risk = score(view, rules, exempt, lifted)
     findings = list(screened.findings)
     tighten = 1.0
-    detail = None
     tier = rules.tiers[facts.account.tier]
+    told: list[tuple[Finding, str | None]] = []
     if tier.id not in exempt:
-        for finding, sentence in _tier(facts, rules):
-            findings.append(finding)
-            detail = detail or sentence
+        for found in of_tier(tier, facts):
+            told.append(found)
+            findings.append(found[0])
     assurance = facts.account.assurance
     for threshold in rules.thresholds:
         enforced = threshold.mode is Mode.ENFORCE and risk.total >= threshold.at_least
@@ -147,14 +148,23 @@ def assess(facts: Facts, view: View, rules: RuleSet, screened: Standing = _CLEAR
         for rule in rules.step_up
         if not assurance.meets(rule.assurance) and rule.when(view) is True and rule.id not in exempt
     )
+    shaped = NOT_SHAPED
+    least, shaping = rules.shaping_of[facts.account.tier]
+    if risk.total >= least or risk.shadow_total >= least:
+        shaped = shape(facts, view, risk, shaping, exempt)
+        lifted |= shaped.lifted
+        for found in shaped.findings:
+            told.append(found)
+            findings.append(found[0])
     return _stand(
         findings,
         risk,
         tighten=tighten,
-        detail=detail,
+        told=told,
         exempt=exempt,
         lifted=lifted,
         binding=screened.binding,
+        shaping=shaped.shaping,
     )
 
 
@@ -327,44 +337,21 @@ def _embargo(rule: EmbargoRule, facts: Facts) -> Finding | None:
     )
 
 
-def _tier(facts: Facts, rules: RuleSet) -> Iterator[tuple[Finding, str | None]]:
-    tier, call = rules.tiers[facts.account.tier], facts.call
-    if not facts.account.assurance.meets(tier.assurance):
-        yield (
-            Finding(
-                tier.id,
-                tier.mode,
-                Verdict.STEP_UP,
-                Reason.IDENTITY_VERIFICATION_REQUIRED,
-                tier.assurance.value,
-            ),
-            None,
-        )
-    if call.model is not None and not matches_any(call.model, tier.models):
-        yield Finding(tier.id, tier.mode, Verdict.DENY, Reason.MODEL_NOT_PERMITTED), None
-    if tier.max_output_tokens is not None and call.max_output_tokens > tier.max_output_tokens:
-        lever = f"{tier.max_output_tokens} output tokens: lower max_tokens or n."
-        yield _too_large(tier), f"One call may ask for at most {lever}"
-    if tier.max_input_tokens is not None and call.input_tokens > tier.max_input_tokens:
-        lever = f"{tier.max_input_tokens} input tokens: shorten the prompt."
-        yield _too_large(tier), f"One call may hold at most {lever}"
-
-
-def _too_large(tier: TierRule) -> Finding:
-    return Finding(tier.id, tier.mode, Verdict.RATE_LIMITED, Reason.REQUEST_EXCEEDS_LIMIT)
-
-
 def _stand(
     findings: list[Finding],
     risk: RiskScore | None = None,
     *,
     binding: bool,
     tighten: float = 1.0,
-    detail: str | None = None,
+    told: Iterable[tuple[Finding, str | None]] = (),
     exempt: frozenset[str] = frozenset(),
     lifted: frozenset[str] = frozenset(),
+    shaping: Shaping | None = None,
 ) -> Standing:
-    """Let the most severe finding speak; ``lifted`` are rules that shadow rules would take back."""
+    """Let the most severe finding speak, in its own sentence where ``told`` has one.
+
+    ``lifted`` are rules that shadow rules would take back.
+    """
     if not findings:
         return Standing(score=risk, tighten=tighten, exempt=exempt)
     verdict = worst(f.verdict for f in findings if f.mode is Mode.ENFORCE)
@@ -373,16 +360,17 @@ def _stand(
     if verdict is Verdict.STEP_UP:
         highest = max(spoken, key=lambda f: Assurance(f.detail).rank)
         obligation = Obligation(Assurance(highest.detail), highest.rule)
-    speaks_of_size = verdict is Verdict.RATE_LIMITED
+    first = spoken[0] if verdict is not Verdict.ALLOW else None
     return Standing(
         verdict=verdict,
-        reason=spoken[0].reason if spoken and verdict is not Verdict.ALLOW else None,
+        reason=None if first is None else first.reason,
         shadow_verdict=worst(f.verdict for f in findings if f.rule not in lifted),
         findings=tuple(findings),
         score=risk,
         obligation=obligation,
         tighten=tighten,
-        detail=detail if speaks_of_size else None,
+        detail=next((sentence for finding, sentence in told if finding is first), None),
         exempt=exempt,
         binding=binding or verdict in NEVER_OBSERVED_AWAY,
+        shaping=shaping,
     )

@@ -4,147 +4,50 @@ Only shapes live here, with what a single rule can tell about itself; ``docs/rul
 same for people, ``rules/schema.json`` for editors. :mod:`gatekeeper.policy.rules` does the rest.
 """
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from gatekeeper.policy.conditions import ConditionError, compile_condition
-from gatekeeper.policy.countries import COUNTRIES, country_problem, subdivision_problem
-from gatekeeper.policy.limits import MAX_UNITS
-from gatekeeper.policy.notation import RATE, duration_s, instant_s, rate_of
+from gatekeeper.policy.notation import instant_s
+from gatekeeper.policy.rule_parts import (
+    Asn,
+    CentsPerMillion,
+    Country,
+    Duration,
+    Id,
+    Instant,
+    Part,
+    Partition,
+    Rate,
+    Required,
+    Rule,
+    Subdivision,
+    Text,
+    Tokens,
+    Units,
+    When,
+    once,
+)
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown
-from gatekeeper.policy.words import Assurance, AtEnd, Mode, OnFailure, Tier, Unit
-
-_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
-
-T = TypeVar("T")
-
-
-def _reads_with(read: Callable[[str], object]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        read(text)
-        return text
-
-    return check
+from gatekeeper.policy.words import (
+    Assurance,
+    AtEnd,
+    LogprobsChange,
+    OnFailure,
+    Parameter,
+    Tier,
+    Unit,
+)
 
 
-def _condition(text: str) -> None:
-    try:
-        compile_condition(text)
-    except ConditionError as error:
-        message = f"The condition is wrong at character {error.position + 1}: {error}."
-        raise ValueError(message) from None
-
-
-def _without(problem_of: Callable[[str], str | None]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        problem = problem_of(text)
-        if problem is not None:
-            raise ValueError(problem)
-        return text
-
-    return check
-
-
-def _id_problem(text: str) -> str | None:
-    if _ID.fullmatch(text):
-        return None
-    return f"`{text[:40]}` is not an id: small letters, digits and `-`, at most 64 of them."
-
-
-def _once(items: list[T]) -> list[T]:
-    for index, item in enumerate(items):
-        if item in items[:index]:
-            raise ValueError(f"`{item}` stands twice in this list.")
-    return items
-
-
-def _not_blank(text: str) -> str | None:
-    return None if text.strip() else "This must not be blank."
-
-
-_ID_SCHEMA: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
-Id = Annotated[str, AfterValidator(_without(_id_problem)), WithJsonSchema(_ID_SCHEMA)]
-Text = Annotated[
-    str,
-    AfterValidator(_without(_not_blank)),
-    WithJsonSchema({"type": "string", "pattern": r"\S", "maxLength": 1000}),
-    Field(max_length=1000),
-]
-When = Annotated[
-    str,
-    AfterValidator(_reads_with(_condition)),
-    WithJsonSchema({"type": "string", "minLength": 1, "examples": ['network.kind == "tor"']}),
-]
-Country = Annotated[
-    str,
-    AfterValidator(_without(country_problem)),
-    WithJsonSchema({"type": "string", "enum": sorted(COUNTRIES)}),
-]
-Subdivision = Annotated[
-    str,
-    AfterValidator(_without(subdivision_problem)),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}-[A-Z0-9]{1,3}$"}),
-]
-Rate = Annotated[
-    str,
-    AfterValidator(_reads_with(rate_of)),
-    WithJsonSchema({"type": "string", "examples": ["600/minute"], "pattern": f"^{RATE.pattern}$"}),
-]
-Duration = Annotated[
-    str,
-    AfterValidator(_reads_with(duration_s)),
-    WithJsonSchema({"type": "string", "examples": ["10 minutes"]}),
-]
-Instant = Annotated[
-    str,
-    AfterValidator(_reads_with(instant_s)),
-    WithJsonSchema({"type": "string", "examples": ["2026-01-31"], "pattern": "^[0-9]{4}-"}),
-]
-Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
-Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
-Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
-CentsPerMillion = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-Required = Literal["ial1", "ial2"]
-Partition = Literal[
-    "everyone",
-    "organization",
-    "account",
-    "key",
-    "model",
-    "campaign",
-    "address",
-    "prefix",
-    "asn",
-    "country",
-]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class _Rule(_Part):
-    id: Id
-    """Name of the rule in records, metrics and exemptions; unique over all sections and files."""
-    description: Text
-    """What the rule is for, for people."""
-    mode: Mode = Mode.ENFORCE
-    """`shadow` only records what the rule would have done."""
-
-
-class PrivateFile(_Part):
+class PrivateFile(Part):
     """What to do with callers whose address is private (loopback, RFC 1918, ULA, ...)."""
 
     allow: bool
     """Whether they are served. They have no region, so no region rule tests them."""
 
 
-class EffectiveFile(_Part):
+class EffectiveFile(Part):
     """When a rule is in force; at least one end."""
 
     from_: Instant | None = Field(default=None, alias="from")
@@ -161,26 +64,26 @@ class EffectiveFile(_Part):
         return self
 
 
-class EmbargoFile(_Rule):
+class EmbargoFile(Rule):
     """Refuse calls from regions, networks or owners. Nothing exempts from it."""
 
-    on: Annotated[list[EmbargoView], Field(min_length=1), AfterValidator(_once)] = Field(
+    on: Annotated[list[EmbargoView], Field(min_length=1), AfterValidator(once)] = Field(
         default=[EmbargoView.USE, EmbargoView.ASN]
     )
     """Which views of a call are tested: where its address is used, where that is registered, whose
     AS announces it, who owns the organization."""
-    countries: Annotated[list[Country], AfterValidator(_once)] = Field(
+    countries: Annotated[list[Country], AfterValidator(once)] = Field(
         default_factory=list, min_length=1
     )
     """ISO 3166-1 alpha-2 codes: country of use (`use`), of registration (`registration`), home
     of the AS's owner (`asn`), homes of the organization's owners (`organization`)."""
-    subdivisions: Annotated[list[Subdivision], AfterValidator(_once)] = Field(
+    subdivisions: Annotated[list[Subdivision], AfterValidator(once)] = Field(
         default_factory=list, min_length=1
     )
     """ISO 3166-2 codes, tested against where the address is used (`use`)."""
-    asns: Annotated[list[Asn], AfterValidator(_once)] = Field(default_factory=list, min_length=1)
+    asns: Annotated[list[Asn], AfterValidator(once)] = Field(default_factory=list, min_length=1)
     """AS numbers (`asn`)."""
-    owners: Annotated[list[Id], AfterValidator(_once)] = Field(default_factory=list, min_length=1)
+    owners: Annotated[list[Id], AfterValidator(once)] = Field(default_factory=list, min_length=1)
     """Ids of owners in the network list: of the AS (`asn`), of the organization
     (`organization`)."""
     unknown: OnUnknown = OnUnknown.REFUSE
@@ -221,7 +124,7 @@ _VIEWS_OF: Final[dict[str, tuple[EmbargoView, ...]]] = {
 }
 
 
-class SignalFile(_Rule):
+class SignalFile(Rule):
     """A named observation worth points when its condition is true."""
 
     when: When
@@ -236,7 +139,7 @@ class SignalFile(_Rule):
         return self
 
 
-class ThresholdFile(_Rule):
+class ThresholdFile(Rule):
     """What a risk score means: a verdict, tighter limits, or both."""
 
     at_least: Annotated[int, Field(ge=1, le=100_000)]
@@ -257,12 +160,12 @@ class ThresholdFile(_Rule):
         return self
 
 
-class TierFile(_Rule):
+class TierFile(Rule):
     """What accounts of one tier may do; every tier has exactly one rule."""
 
     tier: Tier
     """Which accounts; `elevated` means elevated risk."""
-    models: Annotated[list[Text], Field(min_length=1), AfterValidator(_once)]
+    models: Annotated[list[Text], Field(min_length=1), AfterValidator(once)]
     """Shell-style patterns of model names; case counts."""
     assurance: Assurance = Assurance.NONE
     """Identity proof needed before anything goes through."""
@@ -272,12 +175,12 @@ class TierFile(_Rule):
     """Most input tokens one call may carry."""
 
 
-class LimitFile(_Rule):
+class LimitFile(Rule):
     """A token bucket per partition, or a pool of leases for `unit: concurrency`."""
 
     unit: Unit
     """What is counted; `cost` in US cents."""
-    per: Annotated[list[Partition], Field(min_length=1), AfterValidator(_once)]
+    per: Annotated[list[Partition], Field(min_length=1), AfterValidator(once)]
     """One bucket for each value of these together; `[everyone]` is one bucket for all."""
     rate: Rate | None = None
     """How much flows back, such as `600/minute`; second to month."""
@@ -287,7 +190,7 @@ class LimitFile(_Rule):
     """Calls at the same time (`unit: concurrency` only)."""
     lease: Duration | None = None
     """When a slot whose call never ended comes back (`unit: concurrency` only)."""
-    tiers: Annotated[list[Tier], AfterValidator(_once)] = Field(default_factory=list, min_length=1)
+    tiers: Annotated[list[Tier], AfterValidator(once)] = Field(default_factory=list, min_length=1)
     """Tiers it applies to; all of them when left out."""
     when: When | None = None
     """Applies only when this CEL condition is true or unknown."""
@@ -317,7 +220,63 @@ class LimitFile(_Rule):
         return self
 
 
-class StepUpFile(_Rule):
+class ShapingFile(Rule):
+    """Change what calls may ask and what their answers reveal, by tier and score."""
+
+    tiers: Annotated[list[Tier], AfterValidator(once)] = Field(default_factory=list, min_length=1)
+    """Tiers it applies to; all of them when left out."""
+    at_least: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Score from which it applies; whatever the score when left out."""
+    when: When | None = None
+    """Applies only when this CEL condition is true or unknown."""
+    logprobs: LogprobsChange | None = None
+    """What is done to log probabilities: `round`, `noise` or `remove`."""
+    decimals: Annotated[int, Field(ge=0, le=6)] | None = None
+    """Digits behind the point that `round` and `noise` leave; 1 when left out."""
+    epsilon: Annotated[float, Field(gt=0, le=20)] | None = None
+    """Privacy parameter of `noise`: how far a single value may give itself away."""
+    drop_reasoning: bool = False
+    """Whether what a model thinks is taken out of its answers."""
+    max_output_tokens: Tokens | None = None
+    """Most output tokens of one choice; a larger bound is lowered, a missing one put in."""
+    max_choices: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Most answers to one prompt; a larger `n` or `best_of` is lowered."""
+    max_context_tokens: Tokens | None = None
+    """Most tokens of input and one choice together: lowers the bound, and refuses input alone that
+    fills it."""
+    refuse: Annotated[list[Parameter], AfterValidator(once)] = Field(
+        default_factory=list, min_length=1
+    )
+    """What a call must not use: `logit_bias`, `prefill`, `logprobs`, `batch`."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        problems = []
+        if not any(getattr(self, name) for name in _SHAPES):
+            names = ", ".join(f"`{name}`" for name in _SHAPES)
+            problems.append(f"Give at least one of {names}: the rule does nothing.")
+        if (self.epsilon is None) == (self.logprobs is LogprobsChange.NOISE):
+            problems.append("`epsilon` belongs to `logprobs: noise`, which needs it.")
+        blurs = self.logprobs in {LogprobsChange.NOISE, LogprobsChange.ROUND}
+        if self.decimals is not None and not blurs:
+            problems.append("`decimals` belongs to `logprobs: round` and `noise` only.")
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+
+_SHAPES: Final = (
+    "logprobs",
+    "drop_reasoning",
+    "max_output_tokens",
+    "max_choices",
+    "max_context_tokens",
+    "refuse",
+)
+"""Keys of which a shaping rule has at least one."""
+
+
+class StepUpFile(Rule):
     """Ask for proof of identity where a condition is true."""
 
     when: When
@@ -326,12 +285,12 @@ class StepUpFile(_Rule):
     """What satisfies the rule (NIST SP 800-63A)."""
 
 
-class ExemptionFile(_Rule):
+class ExemptionFile(Rule):
     """Switch named rules off where a condition is true, with a reason, until a date."""
 
     when: When
     """CEL condition; nothing is exempted when it is false or unknown."""
-    rules: Annotated[list[Id], Field(min_length=1), AfterValidator(_once)]
+    rules: Annotated[list[Id], Field(min_length=1), AfterValidator(once)]
     """Ids of the rules switched off; never embargo rules."""
     reason: Text
     """Why, for those who ask later."""
@@ -339,7 +298,7 @@ class ExemptionFile(_Rule):
     """First moment it no longer applies; a date alone is the start of that day, UTC."""
 
 
-class ModelFile(_Part):
+class ModelFile(Part):
     """What a model costs and how much it may write; the first pattern that matches counts."""
 
     model: Text
@@ -374,7 +333,7 @@ class ModelFile(_Part):
     """US cents for a minute of audio, where it is billed by its length."""
 
 
-class RuleFile(_Part):
+class RuleFile(Part):
     """Rules of Gatekeeper. Sections may be spread over files; the last line is `...`."""
 
     version: Literal[1]
@@ -390,6 +349,8 @@ class RuleFile(_Part):
     """What accounts may do."""
     limits: list[LimitFile] = Field(default_factory=list, min_length=1)
     """How much of everything."""
+    shaping: list[ShapingFile] = Field(default_factory=list, min_length=1)
+    """What is changed in calls and answers."""
     step_up: list[StepUpFile] = Field(default_factory=list, min_length=1)
     """When identity must be proven."""
     exemptions: list[ExemptionFile] = Field(default_factory=list)

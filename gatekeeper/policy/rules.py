@@ -18,6 +18,7 @@ from gatekeeper.policy.decide import (
     REQUEST_RULE,
 )
 from gatekeeper.policy.mistake import Mistake
+from gatekeeper.policy.model import Shaping
 from gatekeeper.policy.notation import duration_s, instant_s, rate_of
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.ruleset import (
@@ -27,6 +28,7 @@ from gatekeeper.policy.ruleset import (
     ModelRule,
     PrivateAddresses,
     RuleSet,
+    ShapingRule,
     SignalRule,
     StepUpRule,
     ThresholdRule,
@@ -34,7 +36,7 @@ from gatekeeper.policy.ruleset import (
 )
 from gatekeeper.policy.strict_yaml import place, read_yaml
 from gatekeeper.policy.validation import did_you_mean, validate
-from gatekeeper.policy.words import Assurance, Tier, Unit, Verdict
+from gatekeeper.policy.words import Assurance, LogprobsChange, Tier, Unit, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         EmbargoFile,
         ExemptionFile,
         LimitFile,
+        ShapingFile,
         SignalFile,
         StepUpFile,
         ThresholdFile,
@@ -56,6 +59,7 @@ SECTIONS: Final = (
     "thresholds",
     "tiers",
     "limits",
+    "shaping",
     "step_up",
     "exemptions",
     "models",
@@ -212,6 +216,7 @@ def _build(files: list[RuleFile]) -> RuleSet:
         thresholds=tuple(_threshold(rule) for file in files for rule in file.thresholds),
         tiers={rule.tier: _tier(rule) for file in files for rule in file.tiers},
         limits=tuple(_limit(rule) for file in files for rule in file.limits),
+        shaping=tuple(_shaping(rule) for file in files for rule in file.shaping),
         step_up=tuple(_step_up(rule) for file in files for rule in file.step_up),
         exemptions=tuple(_exemption(rule) for file in files for rule in file.exemptions),
         models=tuple(ModelRule(**model.model_dump()) for model in models),
@@ -296,6 +301,28 @@ def _limit(rule: LimitFile) -> LimitRule:
         when=compile_condition(rule.when) if rule.when else None,
         on_store_failure=rule.on_store_failure,
         at_end=rule.at_end,
+    )
+
+
+def _shaping(rule: ShapingFile) -> ShapingRule:
+    blurs = rule.logprobs in {LogprobsChange.ROUND, LogprobsChange.NOISE}
+    return ShapingRule(
+        id=rule.id,
+        description=rule.description,
+        mode=rule.mode,
+        tiers=frozenset(rule.tiers or Tier),
+        at_least=rule.at_least,
+        when=compile_condition(rule.when) if rule.when else None,
+        shaping=Shaping(
+            logprobs=rule.logprobs,
+            decimals=(1 if rule.decimals is None else rule.decimals) if blurs else None,
+            epsilon=rule.epsilon,
+            max_output_tokens=rule.max_output_tokens,
+            max_choices=rule.max_choices,
+            max_context_tokens=rule.max_context_tokens,
+            drop_reasoning=rule.drop_reasoning,
+        ),
+        refuse=frozenset(rule.refuse),
     )
 
 

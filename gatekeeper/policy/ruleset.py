@@ -6,18 +6,19 @@ and a ``mode``; ids are unique over the whole rule set.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from gatekeeper.policy.words import AtEnd
+from gatekeeper.policy.words import AtEnd, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gatekeeper.policy.conditions import Condition
     from gatekeeper.policy.model import Shaping, View
-    from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit, Verdict
+    from gatekeeper.policy.words import Assurance, Mode, OnFailure, Parameter, Unit, Verdict
 
 
 class EmbargoView(StrEnum):
@@ -191,14 +192,13 @@ class ShapingRule:
     mode: Mode
     tiers: frozenset[Tier]
     """Tiers it applies to; all of them when the file names none."""
-    at_least: int
-    """Score from which it applies; 0 for every call."""
+    at_least: int | None
+    """Score from which it applies; ``None``: whatever the score."""
     when: Condition | None
     """Applies only when true or unknown (what is revealed never grows for want of a fact)."""
     shaping: Shaping
     """What it asks for; its ``rules`` are empty."""
-    refuse_logit_bias: bool
-    refuse_prefill: bool
+    refuse: frozenset[Parameter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +280,19 @@ class RuleSet:
         init=False, repr=False, compare=False
     )
     """The signals, each behind what evaluates its condition."""
+    shaping_of: dict[Tier, tuple[float, tuple[ShapingRule, ...]]] = field(
+        init=False, repr=False, compare=False
+    )
+    """The shaping rules of each tier, behind the score from which the first of them applies."""
 
     def __post_init__(self) -> None:
         """Work out once what most calls are cleared by."""
         object.__setattr__(self, "reach", EmbargoReach.of(self.embargo))
         observed = tuple((signal.when.evaluate, signal) for signal in self.signals)
         object.__setattr__(self, "observed", observed)
+        shaping_of = {}
+        for tier in Tier:
+            some = tuple(rule for rule in self.shaping if tier in rule.tiers)
+            scores = (-math.inf if rule.at_least is None else rule.at_least for rule in some)
+            shaping_of[tier] = (min(scores, default=math.inf), some)
+        object.__setattr__(self, "shaping_of", shaping_of)

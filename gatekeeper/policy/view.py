@@ -56,6 +56,9 @@ FIELDS: Final[dict[str, FieldType]] = {
     "call.cost_cents": FieldType.DOUBLE,
     "call.body_bytes": FieldType.INT,
     "call.client": FieldType.STRING,
+    "call.logit_bias": FieldType.BOOL,
+    "call.prefill": FieldType.BOOL,
+    "call.logprobs": FieldType.BOOL,
 }
 """Every field a condition may read, with its type. A field that is absent makes it ``unknown``."""
 
@@ -89,6 +92,9 @@ def view_of(facts: Facts) -> View:
         "call.choices": call.choices,
         "call.cost_cents": call.cost_cents,
         "call.body_bytes": call.body_bytes,
+        "call.logit_bias": call.logit_bias,
+        "call.prefill": call.prefill,
+        "call.logprobs": call.logprobs,
     }
     if account.created_at is not None:
         view["account.age_days"] = (facts.at - account.created_at) / _DAY_S

@@ -77,7 +77,7 @@ class GateMode(StrEnum):
     OBSERVE = "observe"
     """Decides and records, but refuses only embargo, bad credentials and malformed calls."""
     BYPASS = "bypass"
-    """Embargo, bans and credentials hold; score, thresholds, step-up and limits are not asked."""
+    """Embargo, bans and credentials hold; nothing that rests on score, tier or limits is asked."""
     CLOSED = "closed"
     """Refuses every call that is not embargoed with 503."""
 
@@ -115,6 +115,17 @@ class LogprobsChange(StrEnum):
     ROUND = "round"
     NOISE = "noise"
     REMOVE = "remove"
+
+
+class Parameter(StrEnum):
+    """What a call may be refused for using."""
+
+    LOGIT_BIAS = "logit_bias"
+    PREFILL = "prefill"
+    """The beginning of the answer, put into the model's mouth."""
+    LOGPROBS = "logprobs"
+    BATCH = "batch"
+    """Calls whose answers come later, in a file that is not shaped."""
 
 
 class Verdict(IntEnum):

@@ -7,11 +7,13 @@ import contextlib
 import socket
 import struct
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.web import StreamResponse
 
 from gatekeeper.dialects.base import AnswerError
+from gatekeeper.upstream.apart import apart
 from gatekeeper.upstream.client import AnswerBrokenError
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ class Relay:
         answer, reader = self._answer, cast("AnswerReader", self._reader)
         try:
             await answer.pour(lambda chunk: not reader.feed(chunk))
-            return reader.end()
+            return await apart(reader.end) if reader.heavy else reader.end()
         except (AnswerBrokenError, AnswerError, TimeoutError):
             return None
         except asyncio.CancelledError:
@@ -161,7 +163,7 @@ class Relay:
         try:
             while chunk := await answer.read_chunk():
                 if reader is not None:
-                    reader.feed(chunk)
+                    await _fed(reader, chunk)
                 most_bytes -= len(chunk)
                 if most_bytes < 0:
                     return Drained.CUT
@@ -197,7 +199,9 @@ class Relay:
     async def _body(self, request: BaseRequest, deadlines: Deadlines) -> None:
         """Pass the body on; silence of the upstream ends it by the client's own timer."""
         try:
-            self.ending = await self._chunks(request, deadlines.write_s)
+            shapes = self._reader is not None and self._reader.shapes
+            passed = self._shaped if shapes else self._chunks
+            self.ending = await passed(request, deadlines.write_s)
         except TimeoutError:
             self.ending = Ending.UPSTREAM_SILENT
         except _StalledError:
@@ -222,6 +226,21 @@ class Relay:
                 return await self._end(writer)
             await self._drain(request, write_s)
         return Ending.STOPPED
+
+    async def _shaped(self, request: BaseRequest, write_s: float) -> Ending:
+        """Pass on a stream whose events may take long to change: those are changed on a thread."""
+        answer, reader = self._answer, cast("AnswerReader", self._reader)
+        writer = cast("StreamWriter", request.writer)
+        writer.send_headers()
+        while chunk := await answer.read_chunk():
+            if passed := await _fed(reader, chunk):
+                await writer.write(passed, drain=False)
+                self.bytes_sent += len(passed)
+                if request.protocol.writing_paused:
+                    await self._drain(request, write_s)
+            if reader.stopped:
+                return Ending.STOPPED
+        return await self._end(writer)
 
     async def _end(self, writer: StreamWriter) -> Ending:
         """Pass on what was held back, and tell whether it was all of the answer."""
@@ -282,6 +301,11 @@ class Relay:
             transport.close()  # the missing end tells; what was sent still arrives
         else:
             _reset(transport)  # the only way to tell, or the caller reads no more
+
+
+async def _fed(reader: AnswerReader, chunk: bytes) -> bytes:
+    """Let a reader take a piece, on a thread where that may take long."""
+    return await apart(partial(reader.feed, chunk)) if reader.heavy else reader.feed(chunk)
 
 
 def _reset(transport: asyncio.WriteTransport) -> None:

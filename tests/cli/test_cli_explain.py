@@ -28,6 +28,13 @@ def test_a_described_request(run: Run) -> None:
     assert "Needs: ial1 (by score-step-up)" in told
 
 
+def test_what_is_shaped_is_told(run: Run) -> None:
+    """In one line, with the rules that ask for it; nothing is said of who is not shaped."""
+    told = run("explain", "--set", "network.kind=tor", "--set", "call.logprobs=true").stdout
+    assert "Shaping: logprobs round decimals 2 (by score-rounds-logprobs)" in told
+    assert "Shaping" not in run("explain").stdout
+
+
 def test_types_of_fields(run: Run) -> None:
     """Numbers, booleans, lists and absence are read as the field wants."""
     told = run(

@@ -13,9 +13,13 @@ from gatekeeper.dialects.json_spans import (
     Edit,
     NotJsonError,
     applied,
+    cuts,
     end_of_value,
     items,
+    items_within,
     members,
+    members_within,
+    unquoted,
     without,
 )
 
@@ -114,3 +118,62 @@ def test_deep_nesting_is_no_recursion() -> None:
     """A million brackets are skipped in one pass."""
     deep = b"[" * 1_000_000 + b"]" * 1_000_000
     assert end_of_value(deep, 0) == len(deep)
+
+
+@given(value=objects, style=styles)
+def test_the_fast_way_finds_the_same_members(value: dict[str, Any], style: dict[str, Any]) -> None:
+    """Within known ends a parser finds them, as one by one."""
+    text = b" x" + written(value, style) + b"y"
+    assert members_within(text, 2, len(text) - 1) == list(members(text, 2))
+
+
+@given(value=st.lists(values, max_size=6), style=styles)
+def test_the_fast_way_finds_the_same_items(value: list[Any], style: dict[str, Any]) -> None:
+    """As the members."""
+    text = b" x" + written(value, style) + b"y"
+    assert items_within(text, 2, len(text) - 1) == list(items(text, 2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"a":2}',
+        b'{"a":1,"a":[1,2,3],"b":4}',
+        b'{"a":"\\ud83d","b":NaN}',
+        b'{"a":[[[[[[[[[[[[1]]]]]]]]]]]],"a":{}}',
+    ],
+)
+def test_what_the_parser_does_not_take_is_gone_through(text: bytes) -> None:
+    """A name that stands twice is found twice, and what Python's parser takes is no error."""
+    assert members_within(text, 0, len(text)) == list(members(text))
+    inside = b"[" + text + b"]"
+    assert items_within(inside, 0, len(inside)) == [(1, len(inside) - 1)]
+
+
+@pytest.mark.parametrize("text", [b'{"a":1}x', b'{"a":1', b'{"a":1}{"b":2}', b"{} {}", b"{,}"])
+def test_ends_that_are_none_are_said(text: bytes) -> None:
+    """What stands from one place to the other is one value, or it is not JSON."""
+    with pytest.raises(NotJsonError):
+        members_within(text, 0, len(text))
+    with pytest.raises(NotJsonError):
+        items_within(text.replace(b"{", b"[").replace(b"}", b"]"), 0, len(text))
+
+
+@given(value=st.lists(values, max_size=6), style=styles, data=st.data())
+def test_cutting_items_leaves_the_others(
+    value: list[Any], style: dict[str, Any], data: st.DataObject
+) -> None:
+    """Commas included, whichever are cut."""
+    gone = data.draw(st.lists(st.booleans(), min_size=len(value), max_size=len(value)))
+    text = written(value, style)
+    spans = [(*span, cut) for span, cut in zip(items(text), gone, strict=True)]
+    left = applied(text, cuts(spans))
+    assert json.loads(left) == [each for each, cut in zip(value, gone, strict=True) if not cut]
+
+
+def test_half_a_pair_is_read_as_half_a_pair() -> None:
+    """Tokens may be half a character, and two halves are not the same."""
+    assert unquoted(rb'"\ud83d"') != unquoted(rb'"\ude80"')
+    assert unquoted(rb'"\u00e9\n"') == "é\n".encode()
+    with pytest.raises(NotJsonError):
+        unquoted(rb'"\u00"')

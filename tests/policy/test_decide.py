@@ -29,13 +29,13 @@ from gatekeeper.policy.decide import (
     PRIVATE_RULE,
     judge,
     limit_reason,
-    matches_any,
     outright,
     screen,
     stops,
     worst,
 )
 from gatekeeper.policy.model import FOREVER, Facts
+from gatekeeper.policy.patterns import matches_any
 from gatekeeper.policy.words import (
     Assurance,
     CredentialStatus,

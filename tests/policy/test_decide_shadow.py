@@ -57,6 +57,7 @@ def without_shadow(some: RuleSet) -> RuleSet:
         embargo=kept(some.embargo),
         signals=kept(some.signals),
         thresholds=kept(some.thresholds),
+        shaping=kept(some.shaping),
         step_up=kept(some.step_up),
         exemptions=kept(some.exemptions),
         tiers=open_tiers,
@@ -74,10 +75,23 @@ def all_enforced(some: RuleSet) -> RuleSet:
         embargo=enforced(some.embargo),
         signals=enforced(some.signals),
         thresholds=enforced(some.thresholds),
+        shaping=enforced(some.shaping),
         step_up=enforced(some.step_up),
         exemptions=enforced(some.exemptions),
         tiers={tier: replace(rule, mode=Mode.ENFORCE) for tier, rule in some.tiers.items()},
     )
+
+
+_EFFECTS = (
+    "verdict",
+    "reason",
+    "enforced",
+    "obligation",
+    "tighten",
+    "detail",
+    "admits",
+    "shaping",
+)
 
 
 @settings(max_examples=70, deadline=None)
@@ -91,7 +105,7 @@ def test_h31_shadow_never_changes_an_enforced_verdict(
     hard = tuple(status for status in limits if status.mode is Mode.ENFORCE)
     one = ended(with_shadow, *limits, mode=mode)
     two = ended(without, *hard, mode=mode)
-    for effect in ("verdict", "reason", "enforced", "obligation", "tighten", "detail", "admits"):
+    for effect in _EFFECTS:
         assert getattr(one, effect) == getattr(two, effect), effect
     assert with_shadow.exempt == without.exempt
     totals = [standing.score and standing.score.total for standing in (with_shadow, without)]

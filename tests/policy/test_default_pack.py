@@ -44,13 +44,13 @@ PACK = the_pack()
 def conditions() -> list[Condition]:
     """List every condition of the pack."""
     found = [rule.when for rule in (*PACK.signals, *PACK.step_up, *PACK.exemptions)]
-    return found + [rule.when for rule in PACK.limits if rule.when is not None]
+    return found + [rule.when for rule in (*PACK.limits, *PACK.shaping) if rule.when is not None]
 
 
 def test_pack_is_complete() -> None:
     """It has rules in every section, well over the thirty that the benchmarks ask for."""
     rules = [*PACK.embargo, *PACK.signals, *PACK.thresholds, *PACK.tiers.values()]
-    rules += [*PACK.limits, *PACK.step_up, *PACK.exemptions]
+    rules += [*PACK.limits, *PACK.shaping, *PACK.step_up, *PACK.exemptions]
     assert len(rules) >= 35
     assert all(getattr(PACK, section) for section in SECTIONS if section != "exemptions")
 
@@ -128,6 +128,13 @@ def test_stricter_tiers_get_less(unit: Unit) -> None:
     ]
     assert amounts == sorted(set(amounts), reverse=True)
     assert max(amounts) <= MAX_UNITS
+
+
+def test_an_ordinary_caller_is_not_shaped() -> None:
+    """What ships changes nothing for standard accounts without risk, nor for trusted ones."""
+    for tier in (Tier.TRUSTED, Tier.STANDARD):
+        for rule in PACK.shaping:
+            assert rule.at_least is not None or tier not in rule.tiers, rule.id
 
 
 def test_schema_is_in_step() -> None:

@@ -10,11 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gatekeeper.policy.model import Shaping
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.rules import SECTIONS, parse_rules, rule_schema
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown, RuleSet
 from gatekeeper.policy.strict_yaml import walk
-from gatekeeper.policy.words import Assurance, Mode, OnFailure, Tier, Unit, Verdict
+from gatekeeper.policy.words import (
+    Assurance,
+    LogprobsChange,
+    Mode,
+    OnFailure,
+    Parameter,
+    Tier,
+    Unit,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from gatekeeper.policy.mistake import Mistake
@@ -93,6 +103,28 @@ FULL: dict[str, Any] = {
             "per": ["everyone"],
             "slots": 20,
             "lease": "10 minutes",
+        },
+    ],
+    "shaping": [
+        {
+            "id": "blur",
+            "description": "Blur",
+            "tiers": ["elevated"],
+            "at_least": 30,
+            "when": "call.logprobs",
+            "logprobs": "noise",
+            "decimals": 2,
+            "epsilon": 8,
+        },
+        {
+            "id": "plain",
+            "description": "Plain",
+            "logprobs": "round",
+            "drop_reasoning": True,
+            "max_output_tokens": 100,
+            "max_choices": 2,
+            "max_context_tokens": 1000,
+            "refuse": ["prefill", "logit_bias"],
         },
     ],
     "step_up": [
@@ -200,6 +232,20 @@ def test_everything_is_compiled() -> None:
     assert (slots.per, slots.amount, slots.period_s, slots.burst) == ((), 20, 600, 20)
     assert (slots.tiers, slots.when) == (frozenset(Tier), None)
     assert slots.on_store_failure is None
+    blur, plain = rules.shaping
+    assert (blur.tiers, blur.at_least) == ({Tier.ELEVATED}, 30)
+    assert blur.when is not None
+    assert blur.shaping == Shaping(logprobs=LogprobsChange.NOISE, decimals=2, epsilon=8.0)
+    assert (blur.refuse, plain.refuse) == (set(), {Parameter.PREFILL, Parameter.LOGIT_BIAS})
+    assert (plain.tiers, plain.at_least, plain.when) == (frozenset(Tier), None, None)
+    assert plain.shaping == Shaping(
+        logprobs=LogprobsChange.ROUND,
+        decimals=1,
+        max_output_tokens=100,
+        max_choices=2,
+        max_context_tokens=1000,
+        drop_reasoning=True,
+    )
     assert rules.step_up[0].assurance is Assurance.IAL2
     exemption = rules.exemptions[0]
     assert (exemption.rules, exemption.reason) == ({"tor", "requests"}, "agreed")
@@ -348,6 +394,14 @@ WRONG: list[tuple[Path, Any, str, str]] = [
     (("limits", 0, "tiers"), [], "limits[0].tiers", "must not be empty"),
     (("limits", 1, "lease"), "soon", "limits[1].lease", "not a duration"),
     (("limits", 1, "lease"), "0 minutes", "limits[1].lease", "not a duration"),
+    (("shaping", 0, "logprobs"), "rond", "shaping[0].logprobs", "did you mean `round`?"),
+    (("shaping", 0, "logprobs"), "round", "shaping[0]", "`epsilon` belongs to `logprobs: noise`"),
+    (("shaping", 0, "logprobs"), "remove", "shaping[0]", "`decimals` belongs to"),
+    (("shaping", 0, "epsilon"), 21, "shaping[0].epsilon", "less than or equal to 20"),
+    (("shaping", 0, "epsilon"), 0, "shaping[0].epsilon", "greater than 0"),
+    (("shaping", 1, "logprobs"), "noise", "shaping[1]", "which needs it"),
+    (("shaping", 1, "refuse"), ["prefil"], "shaping[1].refuse[0]", "did you mean `prefill`?"),
+    (("shaping", 1), {"id": "x", "description": "x"}, "shaping[1]", "does nothing"),
     (("exemptions", 0, "rules"), ["cuba"], "exemptions[0].rules", "cannot be exempted from"),
     (("exemptions", 0, "rules"), ["request"], "exemptions[0].rules", "did you mean `requests`?"),
     (("exemptions", 0, "rules"), ["zzzzzz"], "exemptions[0].rules", "There is no rule `zzzzzz`."),

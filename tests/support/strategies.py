@@ -91,6 +91,9 @@ def calls() -> st.SearchStrategy[Any]:
         choices=st.integers(1, 8),
         cost_cents=st.floats(0, 10_000),
         client=st.sampled_from((None, "openai-python")),
+        logit_bias=st.booleans(),
+        prefill=st.booleans(),
+        logprobs=st.booleans(),
     )
 
 
@@ -147,6 +150,15 @@ _STEP_UP = _rule(
     when=st.sampled_from(CONDITIONS),
     assurance=st.sampled_from(("ial1", "ial2")),
 )
+_SHAPING = _rule(
+    "shaping",
+    at_least=st.sampled_from((1, 20, 40)),
+    when=st.sampled_from(CONDITIONS),
+    max_choices=st.sampled_from((1, 2)),
+    max_context_tokens=st.sampled_from((1000, 1_000_000)),
+    refuse=st.sampled_from((["logit_bias"], ["logprobs", "prefill"])),
+    drop_reasoning=st.booleans(),
+)
 _LIMITS = _rule(
     "limit",
     unit=st.sampled_from(("requests", "output_tokens", "cost")),
@@ -186,6 +198,7 @@ def some_rules(draw: st.DrawFn) -> RuleSet:
         "embargo": draw(_EMBARGO),
         "signals": draw(_SIGNALS),
         "thresholds": draw(_THRESHOLDS),
+        "shaping": draw(_SHAPING),
         "step_up": draw(_STEP_UP),
         "limits": draw(_LIMITS),
         "tiers": draw(_TIERS),
@@ -193,7 +206,7 @@ def some_rules(draw: st.DrawFn) -> RuleSet:
     }
     names = [
         rule["id"]
-        for section in ("signals", "thresholds", "step_up", "limits", "tiers")
+        for section in ("signals", "thresholds", "shaping", "step_up", "limits", "tiers")
         for rule in content[section]
     ]
     exempted = st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)
