@@ -11,8 +11,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, AnswerPlan, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.usage import text_pattern
 from gatekeeper.policy.model import Shaping

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.anthropic import AnthropicErrors
 from gatekeeper.dialects.anthropic_messages import read_message
 from gatekeeper.dialects.base import UNCHANGED, Ask, Incoming
 from gatekeeper.dialects.batch import summed
 from gatekeeper.dialects.body import read_fields
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:

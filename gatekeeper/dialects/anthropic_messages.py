@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.anthropic import AnthropicErrors
 from gatekeeper.dialects.anthropic_stop import MessageStopper
 from gatekeeper.dialects.base import UNCHANGED, Ask
@@ -20,6 +20,7 @@ from gatekeeper.dialects.body import (
     read_fields,
     rewritten,
 )
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.openai import NO_MODEL
 from gatekeeper.dialects.prompt import input_tokens

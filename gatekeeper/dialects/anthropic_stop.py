@@ -23,7 +23,7 @@ _STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 class MessageStopper:
-    """Remembers which content blocks are open; see :class:`gatekeeper.dialects.answer.Stopper`."""
+    """Remembers which content blocks are open; see :class:`gatekeeper.dialects.family.Stopper`."""
 
     __slots__ = ("_open",)
 

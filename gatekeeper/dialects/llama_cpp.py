@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import Family
 from gatekeeper.dialects.base import Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in
 from gatekeeper.dialects.output_bounds import bound_of

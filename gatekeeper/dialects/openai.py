@@ -9,9 +9,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import in_place, model_of, read_fields, rewritten
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import applied
 from gatekeeper.dialects.openai_stream import hide_running_usage
 from gatekeeper.dialects.output_bounds import lowered_budgets

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import is_model, model_of, read_fields
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.multipart import read_form, text_of
 from gatekeeper.dialects.openai import NO_MODEL, OpenAIErrors
 from gatekeeper.dialects.usage import text_pattern

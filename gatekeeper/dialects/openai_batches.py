@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask, Incoming
 from gatekeeper.dialects.batch import summed
 from gatekeeper.dialects.body import read_fields
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import OpenAIErrors
 from gatekeeper.dialects.usage import text_pattern
 

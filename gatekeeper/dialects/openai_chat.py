@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.dialects.answer import Family
 from gatekeeper.dialects.body import MOST_TOKENS
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute, free
 from gatekeeper.dialects.openai_ask import (
     ask_of,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.dialects.answer import Family
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, prompts_in
 from gatekeeper.dialects.openai_stop import completion_stopper

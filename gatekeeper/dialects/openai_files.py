@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import OpenAIErrors
 from gatekeeper.dialects.usage import text_pattern
 

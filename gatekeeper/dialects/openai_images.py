@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
 from gatekeeper.dialects.body import (
     MOST_CHOICES,
@@ -16,6 +16,7 @@ from gatekeeper.dialects.body import (
     read_fields,
     rewritten,
 )
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.multipart import read_form, text_of
 from gatekeeper.dialects.openai import NO_MODEL, OpenAIErrors

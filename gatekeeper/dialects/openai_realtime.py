@@ -7,8 +7,9 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import OpenAIErrors, openai_error
 from gatekeeper.dialects.usage import text_pattern
 

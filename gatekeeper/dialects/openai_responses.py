@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from gatekeeper.dialects.answer import MOST_SHAPED_BYTES, Family
+from gatekeeper.dialects.answer_document import MOST_SHAPED_BYTES
 from gatekeeper.dialects.body import flag
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, UNNAMED, JsonRoute, free
 from gatekeeper.dialects.openai_ask import ask_of, last_speaks_the_model
 from gatekeeper.dialects.response_stop import ResponseStopper

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import openai_error
 from gatekeeper.dialects.refusal import machine_fields, refusal_headers
 from gatekeeper.dialects.usage import text_pattern

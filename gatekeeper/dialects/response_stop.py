@@ -108,7 +108,7 @@ class _Item:
 
 
 class ResponseStopper:
-    """Collects what an answer consists of; see :class:`gatekeeper.dialects.answer.Stopper`."""
+    """Collects what an answer consists of; see :class:`gatekeeper.dialects.family.Stopper`."""
 
     __slots__ = ("_items", "_kept_bytes", "_next", "_response")
 

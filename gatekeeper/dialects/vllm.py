@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import Family
 from gatekeeper.dialects.base import Ask
 from gatekeeper.dialects.body import in_place, read_fields
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import Edit, applied
 from gatekeeper.dialects.openai import NO_MODEL, NOTHING, FreeRoutes, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in

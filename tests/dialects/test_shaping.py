@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import AnswerError, AnswerPlan, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.shaping.base import MOST_DROPPED
 from gatekeeper.dialects.shaping.chat import ChatShaper
 from gatekeeper.dialects.shaping.logprobs import MOST_PLACES

@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.dialects.answer import AnswerReader, Family
+from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import AnswerPlan, Ask
+from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.shaping.chat import REASONING, ChatShaper
 from gatekeeper.dialects.shaping.messages import MessagesShaper
 from gatekeeper.dialects.shaping.responses import ResponsesShaper

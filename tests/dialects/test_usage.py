@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.answer import MOST_JSON_BYTES
+from gatekeeper.dialects.answer_document import MOST_JSON_BYTES
 from gatekeeper.dialects.base import AnswerReader, Ask
 from gatekeeper.dialects.estimate import estimate_tokens
 from gatekeeper.policy.model import Usage, UsageParts
