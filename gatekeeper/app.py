@@ -25,7 +25,6 @@ from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
-from gatekeeper.facts.network import NetworkData
 from gatekeeper.gate import Gate, Parts
 from gatekeeper.gauges import declare_gauges
 from gatekeeper.limits import keeping_limits
@@ -37,13 +36,12 @@ from gatekeeper.management.services import Services
 from gatekeeper.management.status import LimitStore, Node
 from gatekeeper.ops import listening_ops, ops_app
 from gatekeeper.policy.model import Moment
-from gatekeeper.policy.words import GateMode
 from gatekeeper.serving import CallerListeners
-from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import (
     admin_tls,
     alert_secret,
     counter_of,
+    first_snapshot,
     load_rules,
     master_secret,
     mistake_at,
@@ -53,7 +51,6 @@ from gatekeeper.sources import (
     store_access,
     tracing_of,
     try_rules,
-    unknown_owners,
     vendor_of,
 )
 from gatekeeper.storage.cases import Cases
@@ -71,7 +68,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from gatekeeper.limits import Limits
-    from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.upstream.client import Client
@@ -162,7 +158,7 @@ class App:
         watches = Watches.over(settings)
         texts, rules = load_rules(settings)
         network_secret = derive(secret, "network")
-        snapshot = self._first_snapshot(rules, network_secret)
+        snapshot = first_snapshot(settings, rules, network_secret, now_unix_s=self._unix_s())
         records, directory = await self._records()
         usage = UsageBook(UsageTable(records.database), process=secrets.token_hex(8))
         self._exit.push_async_callback(lambda: usage.finish(self._unix_s()))
@@ -320,31 +316,6 @@ class App:
             chance=random.random,
         )
         self._spawn(alerts.run())
-
-    def _first_snapshot(self, rules: RuleSet, network_secret: bytes) -> Snapshot:
-        """Return what the first calls are judged by, and log what is wrong with it."""
-        network = NetworkData.load(
-            self.settings.geoip, secret=network_secret, now_unix_s=self._unix_s()
-        )
-        snapshot = Snapshot.of(rules, network, GateMode(self.settings.mode))
-        for problem in network.problems:
-            self._log.warning("network_data", problem=str(problem))
-        for mistake in unknown_owners(rules, network):
-            self._log.warning("rules", problem=str(mistake))
-        self._warn_of_private_callers(snapshot)
-        return snapshot
-
-    def _warn_of_private_callers(self, snapshot: Snapshot) -> None:
-        """Say that behind a balancer that is not trusted, no caller would have a region."""
-        for listener in self.settings.listeners:
-            reached = listener.host not in {"127.0.0.1", "::1", "localhost"}
-            if reached and not listener.trusted_proxies and snapshot.rules.private.allow:
-                self._log.warning(
-                    "no_trusted_proxies",
-                    listener=f"{listener.host}:{listener.port}",
-                    hint="behind a proxy every caller would count as a private address, which "
-                    "embargo rules on regions do not test: set trusted_proxies",
-                )
 
     def _unix_s(self) -> float:
         return self._clock().unix_s

@@ -8,15 +8,19 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from yarl import URL
 
 from gatekeeper.dialects.estimate import estimate_tokens
 from gatekeeper.dialects.exact_tokens import ExactTokens
+from gatekeeper.facts.network import NetworkData
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
 from gatekeeper.policy.validation import did_you_mean
+from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import SecretSource
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.storage.cases_schema import TryRules
 from gatekeeper.storage.rule_store import archive, read_texts
 from gatekeeper.storage.secrets import load_or_create_secret, read_secret
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from gatekeeper.facts.network import NetworkData
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Listener, Settings, StepUp, Upstream
     from gatekeeper.storage.store_access import StoreAccess
@@ -98,6 +101,30 @@ def records_url(settings: Settings) -> str:
 def rules_archive(settings: Settings) -> Path:
     """Return the directory that keeps every revision of the rules."""
     return settings.data_dir / "revisions"
+
+
+def first_snapshot(
+    settings: Settings, rules: RuleSet, network_secret: bytes, *, now_unix_s: float
+) -> Snapshot:
+    """Return what the first calls are judged by, and log what is wrong with it."""
+    log = structlog.get_logger("gatekeeper")
+    network = NetworkData.load(settings.geoip, secret=network_secret, now_unix_s=now_unix_s)
+    snapshot = Snapshot.of(rules, network, GateMode(settings.mode))
+    for problem in network.problems:
+        log.warning("network_data", problem=str(problem))
+    for mistake in unknown_owners(rules, network):
+        log.warning("rules", problem=str(mistake))
+    # Behind a balancer that is not trusted, no caller would have a region.
+    for listener in settings.listeners:
+        reached = listener.host not in {"127.0.0.1", "::1", "localhost"}
+        if reached and not listener.trusted_proxies and rules.private.allow:
+            log.warning(
+                "no_trusted_proxies",
+                listener=f"{listener.host}:{listener.port}",
+                hint="behind a proxy every caller would count as a private address, which "
+                "embargo rules on regions do not test: set trusted_proxies",
+            )
+    return snapshot
 
 
 def unknown_owners(rules: RuleSet, network: NetworkData) -> list[Mistake]:

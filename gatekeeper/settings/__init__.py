@@ -7,9 +7,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gatekeeper.settings.parts import (
+from gatekeeper.settings.network_parts import (
     DATABASE_FORMAT,
     LIST_ID,
+    Feed,
+    FeedFormat,
+    Geoip,
+    ListKind,
+)
+from gatekeeper.settings.parts import (
     Admin,
     AlertName,
     AlertSettings,
@@ -17,14 +23,10 @@ from gatekeeper.settings.parts import (
     Credential,
     Deadlines,
     DecisionLog,
-    Feed,
-    FeedFormat,
     ForwardedHeader,
-    Geoip,
     Health,
     JwtIssuer,
     Listener,
-    ListKind,
     Log,
     Ops,
     Part,

@@ -15,7 +15,7 @@ from gatekeeper.settings.shape import PREFIX, Place, core, is_model, variable_of
 _HEAD: Final = f"""\
 # Settings
 
-<!-- Written by `make docs` from gatekeeper/settings/parts.py: change that, not this. -->
+<!-- Written by `make docs` from gatekeeper/settings/: change that, not this. -->
 
 Settings come from a YAML file (`--settings FILE` or `{FILE_VARIABLE}`), from environment variables
 and from flags. Flags beat the environment, the environment beats the file, and the file beats the
