@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
-import structlog
 
 from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.batch_files import BatchFiles
@@ -104,7 +103,6 @@ class App:
         self.live: Live
         """What changes while calls are served, and how people change it."""
         self.verification: Verification
-        self._log = structlog.get_logger("gatekeeper")
         self._exit = contextlib.AsyncExitStack()
         self._listeners: CallerListeners | None = None
 
