@@ -88,23 +88,28 @@ class Stream:
         self._unread.clear()
         self._unread_bytes = 0
         together = b"\n\n".join(events)
-        if self._tells_more(together):
-            for event in events:
-                self.take(event)
-        else:
+        start = self._first_mark(together)
+        if start is None:
             self._deliver(together)
+            return
+        plain, _, telling = together[:start].rpartition(b"\n\n")
+        self._deliver(plain)
+        for event in (telling + together[start:]).split(b"\n\n"):
+            self.take(event)
 
     def _deliver(self, events: bytes) -> None:
         for text in self._family.text.findall(events):
             self._counts.deliver(text)
 
-    def _tells_more(self, events: bytes) -> bool:
-        """Tell whether there may be more than pieces of text in some events."""
-        if self._family.own is not None or REPORT.search(events):
-            return True
-        if self._last_marks:
-            return any(mark in events for mark in self._last_marks)
-        return b"[DONE]" in events or FINISH.search(events) is not None
+    def _first_mark(self, events: bytes) -> int | None:
+        """Return where more than a piece of text may stand, or ``None``."""
+        if self._family.own is not None:
+            return 0
+        searched = (REPORT.search(events), FINISH.search(events))
+        starts = [found.start() for found in searched if found is not None]
+        marks = self._last_marks or (b"[DONE]",)
+        starts += [place for mark in marks if (place := events.find(mark)) >= 0]
+        return min(starts, default=None)
 
     def take(self, event: bytes) -> None:
         """Read one event; only those that say more than a piece of text are parsed."""
