@@ -32,6 +32,8 @@ PLAY: Final = "x-play"
 MODEL: Final = "demo-small"
 YIELDING: Final = "demo-yielding"
 """Model whose quota of output gives what is left instead of refusing."""
+SHAPED: Final = "demo-shaped"
+"""Model whose calls are bounded and whose answers are changed."""
 MOST_OUTPUT: Final = 200
 """The bound on output of a call that names none."""
 

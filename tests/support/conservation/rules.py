@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from support.conservation.plan import MOST_OUTPUT, YIELDING
+from support.conservation.plan import MOST_OUTPUT, SHAPED, YIELDING
 
 INPUT_CENTS, CACHED_CENTS, OUTPUT_CENTS = 100_000.0, 10_000.0, 400_000.0
 """Prices of a million tokens: dear, so that one token is far more than a bucket drains."""
@@ -27,6 +27,9 @@ tiers:
 models:
   - {{model: "*", input_cents_per_million: {INPUT_CENTS}, output_cents_per_million: {OUTPUT_CENTS},
      cached_input_cents_per_million: {CACHED_CENTS}, max_output_tokens: {MOST_OUTPUT}}}
+shaping:
+  - {{id: shaped, description: S., when: call.model == "{SHAPED}", logprobs: remove,
+     drop_reasoning: true, max_output_tokens: 25, max_choices: 1}}
 limits:
   - {{id: calls, description: C., unit: requests, per: [account], rate: 1/month, burst: 34}}
   - {{id: given, description: I., unit: input_tokens, per: [account], rate: 1/month, burst: 2200}}
