@@ -40,6 +40,10 @@ unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covere
 test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
 	$(PY) -m pytest -m fleet $(ARGS)
 
+.PHONY: soak
+soak: $(DEV_READY) ## Send calls through disasters for minutes; every token must be accounted for (REQUESTS=20000, SEED)
+	REQUESTS='$(REQUESTS)' SEED='$(SEED)' $(PY) -m pytest -q -s -m soak tests/e2e/test_conservation.py $(ARGS)
+
 .PHONY: conformance
 conformance: $(DEV_READY) ## Run an SDK's own suite bare and through the gate: SUITE=checkout (SPEC, ANTHROPIC_SUITE, ARGS)
 	PYTHONPATH=.:tests $(PY) tests/optional/check_conformance.py $(if $(SUITE),--suite '$(SUITE)') \

@@ -274,7 +274,11 @@ class _PoolAnswer:
             pieces.append(piece)
             return False
 
-        await self._body.pour(keep)
+        try:
+            await self._body.pour(keep)
+        except asyncio.CancelledError:  # perhaps in the turn in which a piece came
+            self._body.came[:0] = pieces
+            raise
         return b"".join(pieces)
 
     def close(self) -> None:

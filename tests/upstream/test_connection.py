@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gatekeeper.upstream.client import Answer
+    from gatekeeper.upstream.connection import Body
 
 DONE = b"0\r\n\r\n"
 
@@ -225,3 +226,25 @@ async def test_h25_nothing_is_handed_on_after_a_cancellation() -> None:
         while w.upstream.open:  # noqa: ASYNC110 - the upstream tells when it was let go
             await asyncio.sleep(0)
         assert len(taken) == before
+
+
+async def test_h25_a_piece_that_comes_as_the_caller_leaves_is_read_on() -> None:
+    """Whoever is cancelled in that turn has not taken it, and it may tell the usage."""
+
+    async def head_only(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.send(SSE_HEAD)
+        await exchange.gone()
+
+    async with wired(head_only) as w:
+        answer = await w.answer()
+        reading = asyncio.create_task(answer.read_chunk())
+        await asyncio.sleep(0)
+        body: Body = answer._body  # type: ignore[attr-defined]
+        body.came.append(b"usage")
+        body.flow()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await answer.read_chunk() == b"usage"
+        answer.close()
