@@ -358,13 +358,15 @@ class _Outcome:
         if self.failure is Reason.UPSTREAM_UNREACHABLE:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
+            if ask is not None and ask.outlasts:
+                return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
             return self._priced(Usage(call.input_tokens, 0, estimated=True))
         if self.reader is None or ask is None:
             return Usage()
         if ask.unreported:
             return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
         found = self.reader.result(call.max_output_tokens)
-        came = self.relay.bytes_sent or self.drained is not None
+        came = self.relay.bytes_sent or self.drained is not None or ask.outlasts
         if found is None and not came:
             found = Usage(call.input_tokens, 0, estimated=True)
         elif found is None or (found.estimated and ask.held_unless_reported):

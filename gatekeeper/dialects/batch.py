@@ -60,6 +60,7 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
         price_factor=BATCH_PRICE,
         fixed_output=True,
         unreported=True,
+        outlasts=True,
         logit_bias=logit_bias,
         prefill=prefill,
         logprobs=logprobs,

@@ -63,6 +63,8 @@ class OpenAIResponses(JsonRoute):
         )
         if isinstance(ask, str):
             return ask
+        if background:
+            ask = replace(ask, outlasts=True)
         include = fields.get("include", b"")  # an escape in it may spell anything
         asks = _WITH_LOGPROBS in include or b"\\" in include
         return replace(ask, logprobs=True) if asks else ask

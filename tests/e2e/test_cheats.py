@@ -1,0 +1,74 @@
+"""Callers that want more tokens than they pay for, each with a trick that once worked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.endings import outcomes
+from support.gates import SOON_S, Clock
+from support.wire import Exchange, RawUpstream, request, until, wired
+
+if TYPE_CHECKING:
+    from support.gates import Gates
+    from support.wire import Wired
+
+LIMITS = """
+limits:
+  - {id: input, description: I., unit: input_tokens, per: [account], rate: 1000000/month}
+  - {id: output, description: O., unit: output_tokens, per: [account], rate: 1000000/month}
+"""
+CALL = {"model": "demo-small", "max_tokens": 500, "messages": [{"role": "user", "content": "Hi"}]}
+LINE = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CALL}
+ANTHROPIC_BATCH = {"requests": [{"custom_id": "a", "params": CALL}]}
+OPENAI_BATCH = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}
+BACKGROUND = {"model": "demo-small", "input": "Hi", "max_output_tokens": 500, "background": True}
+
+
+def post(target: str, fields: Any, *more: str) -> bytes:
+    """Return a call with a JSON body."""
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    return request("POST", target, *(more or ("Content-Type: application/json",)), body=body)
+
+
+async def charged(w: Wired, count: int = 1) -> dict[str, Any]:
+    """Return what the last of so many calls was charged."""
+    async with asyncio.timeout(SOON_S):
+        while len(found := outcomes(w)) < count:  # noqa: ASYNC110 - the log writes by a thread
+            await asyncio.sleep(0.005)
+    usage: dict[str, Any] = found[-1]["usage"]
+    return usage
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        ("/v1/batches", OPENAI_BATCH),
+        ("/v1/messages/batches", ANTHROPIC_BATCH),
+        ("/v1/responses", BACKGROUND),
+    ],
+)
+async def test_h25_work_that_outlasts_its_caller_is_paid_by_one_that_leaves_at_once(
+    gates: Gates, target: str, fields: dict[str, Any]
+) -> None:
+    """It goes on at the upstream, and what comes of it is fetched later, where nothing is paid."""
+    file = json.dumps(LINE).encode()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        if exchange.head.target.endswith("/content"):
+            await exchange.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(file), file)
+            )
+        else:
+            await exchange.gone()
+
+    async with wired(gates, RawUpstream(script), rules=LIMITS, clock=Clock()) as w:
+        caller = await w.caller()
+        caller.write(post(target, fields))
+        await until(lambda: any(each.head.target == target for each in w.upstream.book))
+        caller.reset()
+        usage = await charged(w)
+        assert (usage["output_tokens"], usage["estimated"]) == (500, True)
