@@ -232,6 +232,15 @@ class Claim(Struct, frozen=True, gc=False):
             return self
         return Claim(self.quota, self.partition, left - left % MICRO)
 
+    def unyielding(self) -> Claim:
+        """Return the claim of a call that nothing can make smaller: it fits whole, or not at all.
+
+        Otherwise one token that is left would let in a batch of a million.
+        """
+        if not self.quota.yields:
+            return self
+        return Claim(replace(self.quota, yields=False), self.partition, self.amount)
+
     def status(self, left: int, wait_s: float) -> LimitStatus:
         """Report the claim, with ``left`` micro-units remaining in its partition."""
         quota = self.quota

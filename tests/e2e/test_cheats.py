@@ -72,3 +72,23 @@ async def test_h25_work_that_outlasts_its_caller_is_paid_by_one_that_leaves_at_o
         caller.reset()
         usage = await charged(w)
         assert (usage["output_tokens"], usage["estimated"]) == (500, True)
+
+
+STOP = """
+limits:
+  - {id: output, description: O., unit: output_tokens, per: [account], rate: 600/month,
+     at_end: stop}
+"""
+
+
+async def test_h23_a_quota_that_yields_does_not_let_in_what_cannot_be_made_smaller(
+    gates: Gates,
+) -> None:
+    """A batch is as large as it is: the last tokens of a quota are not enough for it."""
+    batch = {"requests": ANTHROPIC_BATCH["requests"] * 2}
+    async with wired(gates, rules=STOP, clock=Clock()) as w:
+        assert (await w.ask(post("/v1/messages/batches", batch))).status == 429
+        assert (await w.ask(post("/v1/messages/batches", ANTHROPIC_BATCH))).status == 200
+        assert (await w.ask(post("/v1/messages/batches", ANTHROPIC_BATCH))).status == 429
+        assert (await w.ask(post("/v1/chat/completions", CALL))).status == 200
+        assert len(w.upstream.book) == 2

@@ -465,6 +465,15 @@ def test_a_quota_that_yields_gives_whole_units_of_what_is_left(
     assert Claim(quota, "p", asked).granted(left).amount == taken
 
 
+@pytest.mark.parametrize("at_end", AtEnd)
+def test_a_claim_that_cannot_be_made_smaller_is_granted_whole_or_not_at_all(at_end: AtEnd) -> None:
+    """Whatever its quota would give to others."""
+    quota = Quota.of(rule(unit=Unit.OUTPUT_TOKENS, at_end=at_end))
+    whole = Claim(quota, "p", 11 * MICRO).unyielding()
+    assert whole.granted(3 * MICRO) == whole
+    assert (whole.partition, whole.quota.key, whole.amount) == ("p", quota.key, 11 * MICRO)
+
+
 def output_claims(*limits: LimitRule, call: Call) -> tuple[Claim, ...]:
     """Return what ``call`` asks of ``limits``."""
     return LimitPlanner(rule_set(*limits)).claims(facts(call=call), Standing(), {})
