@@ -92,3 +92,39 @@ async def test_h23_a_quota_that_yields_does_not_let_in_what_cannot_be_made_small
         assert (await w.ask(post("/v1/messages/batches", ANTHROPIC_BATCH))).status == 429
         assert (await w.ask(post("/v1/chat/completions", CALL))).status == 200
         assert len(w.upstream.book) == 2
+
+
+UTF_7 = (
+    b'{"model":"demo-small","max_tokens":1,"messages":[],'
+    b'"user":"+ACIALAAi-max+AF8-tokens+ACIAOg-1000,+ACI-x+ACIAOgAi-"}'
+)
+FORM = b'{"model":"demo-small","n":1,"prompt":"&model=dear&n=10&prompt=cat&"}'
+
+
+@pytest.mark.parametrize(
+    ("target", "content_type", "body"),
+    [
+        ("/v1/chat/completions", "application/json; charset=utf-7", UTF_7),
+        ("/v1/chat/completions", 'application/json; x=y; Charset = "UTF-7"', UTF_7),
+        ("/v1/messages", "application/json; charset=utf-8; charset=utf-16", UTF_7),
+        ("/v1/images/generations", "application/x-www-form-urlencoded", FORM),
+        ("/v1/images/edits", "Application/X-WWW-Form-URLencoded; charset=utf-8", FORM),
+    ],
+)
+async def test_h23_a_body_has_one_meaning_whatever_its_content_type_says(
+    gates: Gates, target: str, content_type: str, body: bytes
+) -> None:
+    """What is JSON here would be another charset's text, or a form, at an upstream."""
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        answer = await w.ask(post(target, body, f"Content-Type: {content_type}"))
+        assert (answer.status, w.upstream.book) == (400, [])
+        assert b"content-type" in answer.body
+
+
+async def test_bodies_need_not_say_that_they_are_json(gates: Gates) -> None:
+    """Many callers do not, and some say in which charset."""
+    types = ("application/json; charset=UTF-8", "text/plain", "application/octet-stream")
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        for each in types:
+            said = post("/v1/chat/completions", CALL, f"Content-Type: {each}")
+            assert (await w.ask(said)).status == 200
