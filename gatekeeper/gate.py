@@ -147,7 +147,11 @@ class Gate:
             return refusal
         path = head.target.path
         upgrade = head.upgrade
-        dialect = dialect_for(head.method, path) if upgrade is None else dialect_of_socket(path)
+        dialect = (
+            dialect_for(head.method, path, has_body=request.body_exists)
+            if upgrade is None
+            else dialect_of_socket(path)
+        )
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
         own = path.startswith(OWN_PATHS)

@@ -79,9 +79,17 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 """In the order in which they are asked: what generates, what is refused, what is free, the rest."""
 
 
-def dialect_for(method: str, path: str) -> Dialect:
-    """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches."""
+def dialect_for(method: str, path: str, *, has_body: bool = False) -> Dialect:
+    """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches.
+
+    Some servers look at path and body alone, so a body that would be read if it were posted is read
+    whatever the method (H26).
+    """
     path = path.lower().rstrip("/")
+    if has_body and method != "POST":
+        for dialect in DIALECTS:
+            if dialect.reads_body and dialect.matches("POST", path):
+                return dialect
     return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)
 
 

@@ -51,6 +51,7 @@ _OPTIONS: Final = msgspec.json.Decoder(dict[str, Any] | None)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _REPORTING: Final = (b"include_usage", b"continuous_usage_stats")
 """Stream options that ask for usage: at the end, and with every chunk."""
+_REPORTS: Final = frozenset(name.decode() for name in _REPORTING)
 _TOKEN_IDS: Final = re.compile(rb"\[[ \t\n\r]*\d")
 _BEFORE_VALUE: Final = re.compile(
     rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
@@ -192,6 +193,9 @@ def stream_options(fields: Fields) -> bool | str | None:
         options = _OPTIONS.decode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return "The field `stream_options` must be an object."
+    for name in options or ():
+        if name not in _REPORTS and name.casefold() in _REPORTS:
+            return f"The field `stream_options.{name.casefold()}` must be written in lower case."
     include = None if options is None else options.get("include_usage")
     if include is not None and not isinstance(include, bool):
         return "The field `stream_options.include_usage` must be true or false."

@@ -45,6 +45,16 @@ _FORWARDING: Final = frozenset(
         "x-client-ip",
     }
 )
+_OVERRIDING: Final = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+    }
+)
+"""By these some servers take a request for another one than was judged (H1, H26)."""
 _REBUILT: Final = frozenset(
     {
         "host",
@@ -58,7 +68,7 @@ _REBUILT: Final = frozenset(
         "sec-websocket-version",
     }
 )
-_DROPPED: Final = HOP_BY_HOP | _FORWARDING | _REBUILT
+_DROPPED: Final = HOP_BY_HOP | _FORWARDING | _OVERRIDING | _REBUILT
 _ONCE: Final = (
     "host",
     "content-length",

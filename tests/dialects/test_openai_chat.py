@@ -210,6 +210,11 @@ def test_what_a_caller_wants_to_be_told(options: Any, wants: bool | None) -> Non
     assert ask.wants_usage is wants
 
 
+def test_h24_no_option_is_asked_for_in_another_case() -> None:
+    """Servers that do not tell cases apart would report nothing after all."""
+    assert "lower case" in str(read(stream=True, stream_options={"Include_Usage": False}))
+
+
 def test_a_bound_that_is_null_is_filled_in() -> None:
     """No field is named twice."""
     body = b'{"max_completion_tokens" : null,"model":"m","max_tokens":null}'

@@ -128,3 +128,37 @@ async def test_bodies_need_not_say_that_they_are_json(gates: Gates) -> None:
         for each in types:
             said = post("/v1/chat/completions", CALL, f"Content-Type: {each}")
             assert (await w.ask(said)).status == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "GET", "DELETE"])
+async def test_h26_a_body_is_metered_whatever_the_method(gates: Gates, method: str) -> None:
+    """Some servers look at the path alone; a body that generates there is held here."""
+    body = json.dumps(CALL).encode()
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        answer = await w.ask(request(method, "/v1/chat/completions", body=body))
+        decision = await w.decision(answer.head)
+        call = decision["facts"]["call"]
+        assert (call["dialect"], call["max_output_tokens"]) == ("openai_chat", 500)
+
+
+async def test_an_empty_body_asks_for_nothing(gates: Gates) -> None:
+    """A list is a list, though its caller says that nothing follows."""
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        answer = await w.ask(request("GET", "/v1/chat/completions", body=b""))
+        assert answer.status == 200
+        assert "max_output_tokens" not in (await w.decision(answer.head))["facts"]["call"]
+
+
+async def test_h26_no_header_makes_another_request_of_what_was_judged(gates: Gates) -> None:
+    """Of method and target the upstream gets one each."""
+    fields = [
+        "X-HTTP-Method-Override: POST",
+        "X-HTTP-Method: POST",
+        "X-Method-Override: POST",
+        "X-Original-URL: /v1/chat/completions",
+        "X-Rewrite-URL: /v1/chat/completions",
+    ]
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        assert (await w.ask(request("GET", "/v1/models", *fields))).status == 200
+        names = {name.lower() for name, _ in w.upstream.book[0].head.fields}
+        assert names.isdisjoint(each.partition(":")[0].lower() for each in fields)
