@@ -52,9 +52,11 @@ _OVERRIDING: Final = frozenset(
         "x-method-override",
         "x-original-url",
         "x-rewrite-url",
+        "x-conversation-id",
     }
 )
-"""By these some servers take a request for another one than was judged (H1, H26)."""
+"""By these some servers take a request for another one than was judged (H1, H26), or (llama.cpp)
+write on when its caller has left, who then fetches what was never charged."""
 _REBUILT: Final = frozenset(
     {
         "host",

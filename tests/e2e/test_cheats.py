@@ -150,13 +150,14 @@ async def test_an_empty_body_asks_for_nothing(gates: Gates) -> None:
 
 
 async def test_h26_no_header_makes_another_request_of_what_was_judged(gates: Gates) -> None:
-    """Of method and target the upstream gets one each."""
+    """Of method and target the upstream gets one each, and nothing outlasts its caller unseen."""
     fields = [
         "X-HTTP-Method-Override: POST",
         "X-HTTP-Method: POST",
         "X-Method-Override: POST",
         "X-Original-URL: /v1/chat/completions",
         "X-Rewrite-URL: /v1/chat/completions",
+        "X-Conversation-Id: mine",
     ]
     async with wired(gates, rules=LIMITS, clock=Clock()) as w:
         assert (await w.ask(request("GET", "/v1/models", *fields))).status == 200
