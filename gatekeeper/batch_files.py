@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.openai_batches import read_batch
+from gatekeeper.dialects.openai_batches import endpoint_of, read_batch
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.listener.onward import headers_onward
 from gatekeeper.policy.words import CredentialKind, Reason
@@ -57,7 +57,8 @@ class BatchFiles:
             content = await self._content(head, kind, taken, f"{stem}files/{ask.file}/content")
             if isinstance(content, BadRequest):
                 return content
-            found = await asyncio.to_thread(read_batch, content, dialect_for, self.count)
+            endpoint = None if taken.incoming is None else endpoint_of(taken.incoming.body)
+            found = await asyncio.to_thread(read_batch, content, dialect_for, self.count, endpoint)
         if isinstance(found, str):
             return BadRequest(Reason.INVALID_BODY, found)
         route = self.routes.find(path, found.model)
