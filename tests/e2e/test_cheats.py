@@ -163,3 +163,44 @@ async def test_h26_no_header_makes_another_request_of_what_was_judged(gates: Gat
         assert (await w.ask(request("GET", "/v1/models", *fields))).status == 200
         names = {name.lower() for name, _ in w.upstream.book[0].head.fields}
         assert names.isdisjoint(each.partition(":")[0].lower() for each in fields)
+
+
+FEW = """
+limits:
+  - {id: calls, description: C., unit: requests, per: [account], rate: 3/day}
+  - {id: slots, description: S., unit: concurrency, per: [account], slots: 1, lease: 1 hour}
+"""
+
+
+async def test_h22_files_are_read_for_batches_within_the_limit_on_requests(gates: Gates) -> None:
+    """One that holds no batch is charged as a request; one that does is charged once, with it."""
+    files = [json.dumps(LINE).encode(), b"x", b"x", b"x"]
+    read: list[bytes] = []
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        body = b"{}"
+        if exchange.head.target.endswith("/content"):
+            body = files[len(read)]
+            read.append(body)
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with wired(gates, RawUpstream(script), rules=FEW, clock=Clock()) as w:
+        said = [(await w.ask(post("/v1/batches", OPENAI_BATCH))).status for _ in files]
+        assert said == [200, 400, 400, 429]
+        assert len(read) == 3
+        assert len(w.upstream.book) == len(read) + 1
+
+
+async def test_h10_a_file_that_never_ends_holds_up_others_for_a_while_only(gates: Gates) -> None:
+    """Two are read at a time, so each has its time."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx")
+        await exchange.gone()
+
+    deadlines = {"body_s": 0.1}
+    async with wired(gates, RawUpstream(script), deadlines=deadlines) as w:
+        asked = [w.ask(post("/v1/batches", OPENAI_BATCH)) for _ in range(5)]
+        assert {each.status for each in await asyncio.gather(*asked)} == {503}
