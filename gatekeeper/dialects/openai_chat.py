@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from gatekeeper.dialects.body import MOST_TOKENS
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute, free
@@ -61,7 +63,8 @@ def chat_ask(
 ) -> Ask | str:
     """Return what a chat asks, or several at once (``conversations``).
 
-    Speech is held whole, since a piece of it tells no tokens.
+    Speech is held whole, since a piece of it tells no tokens. What is stored can be fetched later,
+    by a caller that has left.
     """
     bound = bound_of(fields)
     if isinstance(bound, str):
@@ -78,7 +81,7 @@ def chat_ask(
             audio_input_tokens=given_tokens(fields, incoming.count) if hears else 0,
             audio_output_tokens=MOST_TOKENS if speaks else 0,
         )
-    return ask_of(
+    ask = ask_of(
         fields,
         model,
         incoming.count,
@@ -88,6 +91,10 @@ def chat_ask(
         held_unless_reported=speaks,
         bound=bound,
     )
+    if isinstance(ask, str) or not is_set(fields, "store"):
+        return ask
+    # A stream ends with its caller; a document is whole when its first byte comes.
+    return replace(ask, outlasts=True, held_unless_reported=speaks or not ask.stream)
 
 
 def _speaks(fields: Fields) -> bool:

@@ -111,6 +111,24 @@ def test_what_shaping_asks_after(field: dict[str, Any], flags: set[str]) -> None
     assert {name for name in ("logprobs", "logit_bias", "prefill") if getattr(ask, name)} == flags
 
 
+@pytest.mark.parametrize(
+    ("field", "outlasts", "held"),
+    [
+        ({}, False, False),
+        ({"store": False}, False, False),
+        ({"store": True}, True, True),
+        ({"store": True, "stream": True}, True, False),
+    ],
+)
+def test_h25_what_is_stored_outlasts_its_caller(
+    field: dict[str, Any], outlasts: bool, held: bool
+) -> None:
+    """It can be fetched later, where nothing is charged."""
+    ask = read(**field)
+    assert isinstance(ask, Ask)
+    assert (ask.outlasts, ask.held_unless_reported) == (outlasts, held)
+
+
 @pytest.mark.parametrize("field", [{"modalities": ["text", "audio"]}, {"audio": {"voice": "x"}}])
 def test_h23_speech_is_held_at_its_price(field: dict[str, Any]) -> None:
     """All of the answer may be spoken, and a piece of a recording tells no tokens."""
