@@ -214,8 +214,13 @@ def model_of(fields: Fields) -> str | None:
 
 
 def is_model(name: str | None) -> bool:
-    """Tell whether a text can be the name of a model."""
-    return name is not None and name.isprintable() and 0 < len(name) <= _LONGEST_MODEL
+    """Tell whether a text can be the name of a model.
+
+    Spaces around it would be other names to rules and prices, and none to some servers.
+    """
+    if name is None or not 0 < len(name) <= _LONGEST_MODEL:
+        return False
+    return name.isprintable() and name == name.strip()
 
 
 def flag(fields: Fields, name: str) -> bool | str:

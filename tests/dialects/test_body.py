@@ -185,7 +185,9 @@ def test_flags_are_booleans() -> None:
         assert flag(fields(stream=value), "stream") == "The field `stream` must be true or false."
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[0m", "x" * 257, None, 7, ["m"]])
+@pytest.mark.parametrize(
+    "name", ["", "a\nb", "a\x1b[0m", " gpt-4o", "gpt-4o ", "x" * 257, None, 7, ["m"]]
+)
 def test_h38_names_of_models_are_printable_and_short(name: Any) -> None:
     """A model's name can be written to logs and records as it is."""
     assert model_of(fields(model=name)) is None

@@ -316,6 +316,15 @@ def test_names_that_callers_choose_cannot_forge_a_partition(model: str) -> None:
     assert found.isascii()
 
 
+def test_a_model_in_another_case_has_no_quota_of_its_own() -> None:
+    """Servers that do not tell cases apart would give each spelling a fresh one."""
+    found = {
+        partition(("account", "model"), facts(call=Call("POST", "/", model=model)))
+        for model in ("gpt-4o", "GPT-4o", "Gpt-4O")
+    }
+    assert len(found) == 1
+
+
 def test_a_bar_in_a_name_does_not_join_two_partitions() -> None:
     """``a|b`` with ``c`` and ``a`` with ``b|c`` are two callers."""
     first = facts(account=Account("a|b"), call=Call("POST", "/", model="c"))
