@@ -18,6 +18,7 @@ from gatekeeper.listener.onward import headers_onward
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.storage.limiter import charge_beyond
 from gatekeeper.terms import answer_plan, worst_usage
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Drained, Ending, Relay
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from gatekeeper.upstream.routes import DrainBounds, RouteTable
 
 _SUCCESS: Final = 2
+_UNSURE_S: Final = 1.0
+"""After its end the store may still settle a hold: its clock is another."""
 _STATUS_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -310,6 +313,9 @@ class _Outcome:
                 await delivery.limiter.cancel(reservation, now)
             else:
                 await delivery.limiter.settle(reservation, usage, now)
+                hold_s = delivery.settings.deadlines.hold_s
+                if now.unix_s - facts.at > hold_s + _UNSURE_S:
+                    await charge_beyond(delivery.limiter, reservation, usage, now, hold_s)
         succeeded = self.status is not None and self.status // 100 == _SUCCESS
         if succeeded and facts.credential.kind is CredentialKind.OPAQUE:
             delivery.directory.note_opaque_success(facts.account.id, now.unix_s)

@@ -204,3 +204,41 @@ async def test_h10_a_file_that_never_ends_holds_up_others_for_a_while_only(gates
     async with wired(gates, RawUpstream(script), deadlines=deadlines) as w:
         asked = [w.ask(post("/v1/batches", OPENAI_BATCH)) for _ in range(5)]
         assert {each.status for each in await asyncio.gather(*asked)} == {503}
+
+
+SLOW = """
+limits:
+  - {id: input, description: I., unit: input_tokens, per: [account], rate: 10000/month}
+  - {id: volume, description: V., unit: bytes, per: [account], rate: 10000000/month}
+  - {id: slots, description: S., unit: concurrency, per: [account], slots: 1, lease: 1 day}
+"""
+
+
+async def test_h23_who_outlasts_a_hold_pays_for_what_was_used_beyond_it(gates: Gates) -> None:
+    """What was held stays charged, and the rest is charged too."""
+    usage = {"prompt_tokens": 5_000, "completion_tokens": 1, "total_tokens": 5_001}
+    answer = json.dumps({"choices": [], "usage": usage}).encode()
+    clock = Clock()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.go_on()
+        await exchange.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(answer), answer)
+        )
+
+    async with wired(gates, RawUpstream(script), rules=SLOW, clock=clock) as w:
+        caller = await w.caller()
+        caller.write(post("/v1/chat/completions", CALL))
+        await until(lambda: len(w.upstream.book) == 1)
+        clock.advance(3_700)
+        w.upstream.going.set()
+        assert (await caller.answer()).body == answer
+        outcome = await w.only_outcome()
+        assert outcome["usage"]["input_tokens"] == 5_000
+        cells = w.gate.app.gate._parts.limiter._cells  # type: ignore[attr-defined]
+        levels = {key[0].partition(":")[2]: cell for key, cell in cells.items()}
+        assert 4_900 < levels["input_tokens"].used / 1_000_000 <= 5_000
+        assert levels["bytes"].used / 1_000_000 >= len(answer)
+        assert not levels["concurrency"].leases
