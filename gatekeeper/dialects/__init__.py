@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
 
 PLAIN: Final = Plain()
-UNREAD_SOCKETS: Final = ("/responses",)
+UNREAD_SOCKETS: Final = ("/responses", "/realtime")
 REALTIME: Final = OpenAIRealtime()
 CONTROL: Final = Control()
 DIALECTS: Final[tuple[Dialect, ...]] = (
@@ -96,8 +96,8 @@ def dialect_for(method: str, path: str, *, has_body: bool = False) -> Dialect:
 def dialect_of_socket(path: str) -> Dialect:
     """Return the dialect of a WebSocket to the canonical ``path``.
 
-    Responses over WebSocket are text whose tokens are not read: as plain messages they would be a
-    way around limits on tokens (H26).
+    Responses over WebSocket, and realtime at another address (Azure's names its model otherwise),
+    are not read: as plain messages they would be a way around limits on tokens (H26).
     """
     path = path.lower().rstrip("/")
     if REALTIME.matches("GET", path):

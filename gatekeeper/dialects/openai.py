@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 NO_MODEL: Final = "The field `model` must be the name of a model."
 UNNAMED: Final = ""
 """Model of a call that leaves it to the upstream: of all patterns, only ``*`` matches it."""
-_DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/", re.IGNORECASE)
+_NAMING: Final = ("/deployments/", "/engines/")
+"""What stands before a model in a path: of Azure, and of the first API (LiteLLM serves it)."""
+_DEPLOYMENT: Final = re.compile(r".*/(?:deployments|engines)/([^/]+)/", re.IGNORECASE)
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -135,8 +137,14 @@ class JsonRoute(OpenAIErrors):
         return AnswerReader(family, ask, headers, plan)
 
 
+def names_deployment(path: str) -> bool:
+    """Tell whether a path names a model, which at the upstream may count more than the body's."""
+    path = path.lower()
+    return any(each in path for each in _NAMING)
+
+
 def deployment_of(path: str) -> str | None:
-    """Return the model that an Azure path names, whatever the body says."""
+    """Return the model that a path names, whatever the body says."""
     found = _DEPLOYMENT.match(path)
     if found is None:
         return None

@@ -12,7 +12,7 @@ from gatekeeper.dialects.base import UNCHANGED, Ask, Incoming
 from gatekeeper.dialects.batch import summed
 from gatekeeper.dialects.body import read_fields
 from gatekeeper.dialects.family import Family
-from gatekeeper.dialects.openai import OpenAIErrors
+from gatekeeper.dialects.openai import OpenAIErrors, names_deployment
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def _asks(
             yield "The `url` must be the `endpoint` of the batch."
             return
         dialect = dialect_for(call.method, call.url)
-        # The deployment in an Azure path would be another model than the body names.
-        if not dialect.reads_body or call.method != "POST" or "/deployments/" in call.url.lower():
+        # A model in a path would be another than the body names.
+        if not dialect.reads_body or call.method != "POST" or names_deployment(call.url):
             yield _NO_ROUTE
             return
         ask = dialect.read(Incoming(bytes(call.body), call.url, count=count))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gatekeeper.dialects import CONTROL, PLAIN
 from gatekeeper.dialects.base import Incoming
-from gatekeeper.dialects.openai import deployment_of
+from gatekeeper.dialects.openai import deployment_of, names_deployment
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.policy.words import Reason
@@ -39,7 +39,7 @@ _OTHER_READING: Final = (
     "Send the body as application/json in UTF-8, or files as multipart/form-data: "
     "by this content-type servers would read it in another way."
 )
-_TWO_MODELS: Final = "The field `model` must be the deployment that the path names."
+_TWO_MODELS: Final = "The field `model` must be the model that the path names."
 
 
 class Taken(Struct, gc=False):
@@ -140,7 +140,7 @@ def _understood(
     ask = dialect.read(incoming)
     if isinstance(ask, str):
         return BadRequest(Reason.INVALID_BODY, ask)
-    if "/deployments/" in incoming.path.lower() and ask.model != deployment_of(incoming.path):
+    if names_deployment(incoming.path) and ask.model != deployment_of(incoming.path):
         return BadRequest(Reason.INVALID_BODY, _TWO_MODELS)  # the path decides at the upstream
     return incoming, ask
 

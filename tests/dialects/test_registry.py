@@ -144,6 +144,8 @@ def test_h26_controls_are_known_as_such(method: str, path: str) -> None:
         ("/v1/realtime", REALTIME),
         ("/v1/responses", CONTROL),
         ("/api/Responses/", CONTROL),
+        ("/openai/realtime", CONTROL),
+        ("/openai/v1/realtime", REALTIME),
         ("/v1/live/sessions/s_1", CONTROL),
         ("/anything", PLAIN),
     ],
