@@ -313,9 +313,6 @@ class _Outcome:
                 await delivery.limiter.cancel(reservation, now)
             else:
                 await delivery.limiter.settle(reservation, usage, now)
-                hold_s = delivery.settings.deadlines.hold_s
-                if now.unix_s - facts.at > hold_s + _UNSURE_S:
-                    await charge_beyond(delivery.limiter, reservation, usage, now, hold_s)
         succeeded = self.status is not None and self.status // 100 == _SUCCESS
         if succeeded and facts.credential.kind is CredentialKind.OPAQUE:
             delivery.directory.note_opaque_success(facts.account.id, now.unix_s)
@@ -350,6 +347,9 @@ class _Outcome:
         metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
         if delivery.tracing is not None:
             delivery.tracing.settled(upstream, self.failure or ending, usage)
+        hold_s = delivery.settings.deadlines.hold_s
+        if reservation is not None and now.unix_s - facts.at > hold_s + _UNSURE_S:
+            await charge_beyond(delivery.limiter, reservation, usage, now, hold_s)
 
     def _count(self, usage: Usage) -> None:
         facts = self._admitted.facts
