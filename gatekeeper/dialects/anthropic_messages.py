@@ -16,6 +16,7 @@ from gatekeeper.dialects.body import (
     flag,
     in_place,
     model_of,
+    names_fallbacks,
     output_bound,
     read_fields,
     rewritten,
@@ -140,6 +141,8 @@ def read_message(incoming: Incoming) -> Ask | str:
     fields = read_fields(incoming.body)
     if isinstance(fields, str):
         return fields
+    if (wrong := names_fallbacks(fields)) is not None:
+        return wrong
     model = model_of(fields)
     if model is None:
         return NO_MODEL

@@ -40,6 +40,10 @@ BOUNDS: Final = (
 CHOICES: Final = ("n", "best_of", "n_cmpl")
 BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
 
+_FALLBACKS: Final = frozenset({"models", "fallbacks"})
+"""OpenRouter's and LiteLLM's words."""
+_SPACE: Final = b" \t\n\r"
+
 _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOKENS: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None)
 _COUNT: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None)
@@ -211,6 +215,20 @@ def model_of(fields: Fields) -> str | None:
     except (KeyError, msgspec.DecodeError, UnicodeError):
         return None
     return name if is_model(name) else None
+
+
+def names_fallbacks(fields: Fields) -> str | None:
+    """Say which field names models beside ``model``, any of which some routers may take instead.
+
+    An account is allowed, limited and charged by one.
+    """
+    if _FALLBACKS.isdisjoint(fields):
+        return None
+    own = b"[%b]" % fields.get("model", b"").translate(None, _SPACE)
+    for name in _FALLBACKS & fields.keys():
+        if fields[name].translate(None, _SPACE) not in {b"null", b"[]", own}:
+            return f"The field `{name}` names other models: ask for one by `model` alone."
+    return None
 
 
 def is_model(name: str | None) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.body import in_place, model_of, read_fields, rewritten
+from gatekeeper.dialects.body import in_place, model_of, names_fallbacks, read_fields, rewritten
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import applied
 from gatekeeper.dialects.openai_stream import hide_running_usage
@@ -106,6 +106,8 @@ class JsonRoute(OpenAIErrors):
         fields = read_fields(incoming.body)
         if isinstance(fields, str):
             return fields
+        if (wrong := names_fallbacks(fields)) is not None:
+            return wrong
         model = model_of(fields)
         if "model" not in fields:
             model = deployment_of(incoming.path)
