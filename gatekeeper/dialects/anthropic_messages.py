@@ -150,7 +150,7 @@ def read_message(incoming: Incoming) -> Ask | str:
     if isinstance(stream, str):
         return stream
     bound = output_bound(fields)
-    if bound is None:
+    if bound is None or fields.get("max_tokens", b"null") == b"null":
         return "The field `max_tokens` is missing: name the most tokens to write."
     if isinstance(bound, str):
         return bound

@@ -110,18 +110,21 @@ def in_place(body: bytes) -> list[Member]:
     return found
 
 
-def rewritten(body: bytes, changes: Changes, bound_field: str) -> bytes:
+def rewritten(
+    body: bytes, changes: Changes, bound_field: str, obeyed: tuple[str, ...] = BOUNDS
+) -> bytes:
     """Return the body with ``changes`` made in place.
 
-    ``bound_field`` is how a bound is called that has to be put in; empty where none can be.
+    ``bound_field`` is how a bound is called that has to be put in where none is that is ``obeyed``;
+    empty where none can be.
     """
     found = in_place(body)
     edits: list[Edit] = []
     added: list[bytes] = []
     if changes.max_output_tokens is not None:
         most = str(changes.max_output_tokens).encode()
-        named = _lowered(body, found, BOUNDS, changes.max_output_tokens)
-        edits += named or ()
+        edits += _lowered(body, found, BOUNDS, changes.max_output_tokens) or ()
+        named = _lowered(body, found, obeyed, changes.max_output_tokens)
         if named is None and bound_field:
             empty = next((each for each in found if each.name == bound_field.encode()), None)
             if empty is None:

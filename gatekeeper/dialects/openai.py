@@ -11,7 +11,14 @@ import msgspec
 
 from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.body import in_place, model_of, names_fallbacks, read_fields, rewritten
+from gatekeeper.dialects.body import (
+    BOUNDS,
+    in_place,
+    model_of,
+    names_fallbacks,
+    read_fields,
+    rewritten,
+)
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import applied
 from gatekeeper.dialects.openai_stream import hide_running_usage
@@ -95,6 +102,8 @@ class JsonRoute(OpenAIErrors):
     family: ClassVar[Family] = NOTHING
     bound_field: ClassVar[str] = ""
     """How the bound on output is called; empty where there is none to put in."""
+    obeyed: ClassVar[tuple[str, ...]] = BOUNDS
+    """Which bounds every server of the route obeys."""
     reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
@@ -125,7 +134,7 @@ class JsonRoute(OpenAIErrors):
 
     def changed(self, body: bytes, changes: Changes, bound_field: str) -> bytes:
         """Return a body with its bounds lowered and what is missing put in."""
-        body = rewritten(body, changes, bound_field)
+        body = rewritten(body, changes, bound_field, self.obeyed)
         most = changes.max_output_tokens
         return body if most is None else applied(body, lowered_budgets(body, in_place(body), most))
 

@@ -33,6 +33,7 @@ CHAT: Final = Family(
     shaper=ChatShaper,
     stopper=chat_stopper,
 )
+CHAT_BOUNDS: Final = ("max_tokens", "max_completion_tokens")
 _FALSE: Final = b"false"
 _SPOKEN: Final = frozenset({"modalities", "audio"})
 _CONTINUED: Final = frozenset({"continue_final_message", "add_generation_prompt"})
@@ -46,6 +47,7 @@ class OpenAIChat(JsonRoute):
     tails = ("/chat/completions",)
     family = CHAT
     bound_field = "max_completion_tokens"
+    obeyed = CHAT_BOUNDS
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case; the largest of all bounds counts, over all choices (H23)."""
@@ -66,7 +68,7 @@ def chat_ask(
     Speech is held whole, since a piece of it tells no tokens. What is stored can be fetched later,
     by a caller that has left.
     """
-    bound = bound_of(fields)
+    bound = bound_of(fields, obeyed=CHAT_BOUNDS)
     if isinstance(bound, str):
         return bound
     if bound.most is not None and "prediction" in fields:  # what is not used of it bills as output

@@ -33,6 +33,7 @@ class OpenAICompletions(JsonRoute):
     tails = ("/v1/completions", "/beta/completions")
     family = COMPLETIONS
     bound_field = "max_tokens"
+    obeyed = ("max_tokens",)
 
     def matches(self, method: str, path: str) -> bool:
         """Match by the end of the path, which may name the model (Azure)."""
@@ -45,4 +46,4 @@ class OpenAICompletions(JsonRoute):
         """Return the worst case over all choices of all prompts (H23)."""
         if model is None:
             return NO_MODEL
-        return ask_of(fields, model, incoming.count, prompts=prompts_in(fields))
+        return ask_of(fields, model, incoming.count, prompts=prompts_in(fields), obeyed=self.obeyed)

@@ -242,3 +242,40 @@ async def test_h23_who_outlasts_a_hold_pays_for_what_was_used_beyond_it(gates: G
         assert 4_900 < levels["input_tokens"].used / 1_000_000 <= 5_000
         assert levels["bytes"].used / 1_000_000 >= len(answer)
         assert not levels["concurrency"].leases
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "put_in"),
+    [
+        ("/v1/chat/completions", {"n_predict": 7}, {"max_completion_tokens": 7}),
+        ("/v1/chat/completions", {"max_output_tokens": 7, "n": 2}, {"max_completion_tokens": 7}),
+        ("/v1/chat/completions", {"n_predict": 7, "max_tokens": 5}, {}),
+        ("/v1/completions", {"max_completion_tokens": 7}, {"max_tokens": 7}),
+        ("/v1/responses", {"max_tokens": 7}, {"max_output_tokens": 7}),
+        ("/completion", {"max_output_tokens": 7}, {"n_predict": 7}),
+    ],
+)
+async def test_h23_a_bound_of_another_api_bounds_this_one_too(
+    gates: Gates, target: str, named: dict[str, int], put_in: dict[str, int]
+) -> None:
+    """A server that does not know the field would write on, while next to nothing is held."""
+    what = {"messages": [], "prompt": "Hi", "input": "Hi"}
+    async with wired(gates, rules=LIMITS, clock=Clock()) as w:
+        fields = {"model": "demo-small", **what, **named}
+        assert (await w.ask(post(target, fields))).status == 200
+        assert json.loads(w.upstream.book[0].body) == {**fields, **put_in}
+
+
+async def test_h23_a_batch_is_held_without_the_bounds_of_another_api(gates: Gates) -> None:
+    """Nothing can be put into a file: what may write on is held as if it named no bound."""
+    line = {**LINE, "body": {"model": "demo-small", "messages": [], "n_predict": 1}}
+    file = json.dumps(line).encode()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        body = file if exchange.head.target.endswith("/content") else b"{}"
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with wired(gates, RawUpstream(script), rules=LIMITS, clock=Clock()) as w:
+        answer = await w.ask(post("/v1/batches", OPENAI_BATCH))
+        assert (await w.outcome(answer.head))["usage"]["output_tokens"] == 1_000
