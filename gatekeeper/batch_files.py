@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from gatekeeper.dialects import dialect_for
-from gatekeeper.dialects.openai_batches import read_batch
+from gatekeeper.dialects.openai_batches import endpoint_of, read_batch
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.listener.onward import headers_onward
-from gatekeeper.policy.words import CredentialKind, Reason
+from gatekeeper.policy.words import CredentialKind, Reason, Unit
 from gatekeeper.upstream.client import AnswerBrokenError, Outgoing
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gatekeeper.upstream.client import Answer, Client
     from gatekeeper.upstream.routes import RouteTable
 
+OF_A_FILE: Final = frozenset({Unit.REQUESTS, Unit.CONCURRENCY})
+"""What reading a file takes, beside what the batch does."""
 _AT_ONCE: Final = 2
 """Files that are read at the same time: each may fill memory with its largest size."""
 _OK: Final = 200
@@ -40,24 +42,26 @@ class BatchFiles:
     routes: RouteTable
     count: Callable[[bytes], int]
     most_bytes: int
+    within_s: float
+    """How long a file may take, waiting for others included."""
     _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
-    async def read(
-        self, head: Head, kind: CredentialKind, taken: Taken | BadRequest
-    ) -> Taken | BadRequest:
-        """Return what a batch asks for in all; the same credential reads its file.
-
-        Whatever is no batch is returned as it is.
-        """
-        if isinstance(taken, BadRequest) or taken.ask is None or taken.ask.file is None:
-            return taken
-        ask, path = taken.ask, head.target.path
+    async def read(self, head: Head, kind: CredentialKind, taken: Taken) -> Taken | BadRequest:
+        """Return what a batch asks for in all; the same credential reads its file."""
+        path, file = head.target.path, "" if taken.ask is None else taken.ask.file
         stem = path.rstrip("/").removesuffix("batches")
-        async with self._free:
-            content = await self._content(head, kind, taken, f"{stem}files/{ask.file}/content")
-            if isinstance(content, BadRequest):
-                return content
-            found = await asyncio.to_thread(read_batch, content, dialect_for, self.count)
+        endpoint = None if taken.incoming is None else endpoint_of(taken.incoming.body)
+        try:
+            async with asyncio.timeout(self.within_s) as bound, self._free:
+                content = await self._content(head, kind, taken, f"{stem}files/{file}/content")
+                if isinstance(content, BadRequest):
+                    return content
+                bound.reschedule(None)  # what is left depends on its size alone, and ends
+                found = await asyncio.to_thread(
+                    read_batch, content, dialect_for, self.count, endpoint
+                )
+        except TimeoutError:
+            return BadRequest(Reason.SERVICE_UNAVAILABLE, None)
         if isinstance(found, str):
             return BadRequest(Reason.INVALID_BODY, found)
         route = self.routes.find(path, found.model)

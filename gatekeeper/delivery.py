@@ -18,6 +18,7 @@ from gatekeeper.listener.onward import headers_onward
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, Reason, Verdict
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.storage.limiter import charge_beyond
 from gatekeeper.terms import answer_plan, worst_usage
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Drained, Ending, Relay
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from gatekeeper.upstream.routes import DrainBounds, RouteTable
 
 _SUCCESS: Final = 2
+_UNSURE_S: Final = 1.0
+"""After its end the store may still settle a hold: its clock is another."""
 _STATUS_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -344,6 +347,9 @@ class _Outcome:
         metrics.count("gatekeeper_tokens", "output", estimated, by=usage.output_tokens)
         if delivery.tracing is not None:
             delivery.tracing.settled(upstream, self.failure or ending, usage)
+        hold_s = delivery.settings.deadlines.hold_s
+        if reservation is not None and now.unix_s - facts.at > hold_s + _UNSURE_S:
+            await charge_beyond(delivery.limiter, reservation, usage, now, hold_s)
 
     def _count(self, usage: Usage) -> None:
         facts = self._admitted.facts
@@ -358,13 +364,15 @@ class _Outcome:
         if self.failure is Reason.UPSTREAM_UNREACHABLE:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
+            if ask is not None and ask.outlasts:
+                return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
             return self._priced(Usage(call.input_tokens, 0, estimated=True))
         if self.reader is None or ask is None:
             return Usage()
         if ask.unreported:
             return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
         found = self.reader.result(call.max_output_tokens)
-        came = self.relay.bytes_sent or self.drained is not None
+        came = self.relay.bytes_sent or self.drained is not None or ask.outlasts
         if found is None and not came:
             found = Usage(call.input_tokens, 0, estimated=True)
         elif found is None or (found.estimated and ask.held_unless_reported):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from gatekeeper.batch_files import OF_A_FILE
 from gatekeeper.conversations import OF_A_TURN, Socket
 from gatekeeper.delivery import Admitted, countable
 from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
@@ -20,7 +21,7 @@ from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
 from gatekeeper.metering import Granted, Refused
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
-from gatekeeper.policy.model import Call, Credential, Facts
+from gatekeeper.policy.model import Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import own_claims
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import before_a_call, view_of
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from gatekeeper.door import Door
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
+    from gatekeeper.listener.head import Head
     from gatekeeper.listener.intake import Intake
     from gatekeeper.policy.limits import Claim
     from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
@@ -147,7 +149,11 @@ class Gate:
             return refusal
         path = head.target.path
         upgrade = head.upgrade
-        dialect = dialect_for(head.method, path) if upgrade is None else dialect_of_socket(path)
+        dialect = (
+            dialect_for(head.method, path, has_body=request.body_exists)
+            if upgrade is None
+            else dialect_of_socket(path)
+        )
         if (allowed := preflight(request, parts.settings.cors)) is not None:
             return allowed
         own = path.startswith(OWN_PATHS)
@@ -162,10 +168,9 @@ class Gate:
         if own or stops(standing, mode=now.mode):  # nothing spent, no body read
             return await self._end_screened(case, standing, facts, dialect)
 
-        taken = await parts.intake.take(request, head, dialect)
-        taken = await parts.batch_files.read(head, credential.kind, taken)
-        if isinstance(taken, BadRequest):
-            return self._refuse_outright(case, taken, facts, dialect)
+        taken = await self._take(case, head, dialect, standing, facts)
+        if not isinstance(taken, Taken):
+            return taken
         facts = replace(facts, call=asked(call, taken, now.prices))
         if upgrade is None:
             judged = await self._judging.judge(case, facts, standing, taken)
@@ -188,6 +193,38 @@ class Gate:
             return await parts.delivery.deliver(admission)
         further = partial(self._hold_more, door, admission)
         return await parts.conversations.deliver(Socket(admission, upgrade, judged.slot, further))
+
+    async def _take(
+        self, case: Case, head: Head, dialect: Dialect, standing: Standing, facts: Facts
+    ) -> Taken | StreamResponse:
+        """Read what is asked, or refuse it.
+
+        The file of a batch is read as a call of its own, which is free if a batch comes of it:
+        otherwise one small request after the other could have large files read, at no charge.
+        """
+        parts = self._parts
+        taken = await parts.intake.take(case.request, head, dialect)
+        if isinstance(taken, BadRequest):
+            return self._refuse_outright(case, taken, facts, dialect)
+        if taken.ask is None or taken.ask.file is None:
+            return taken
+        apart = replace(case, id=f"{case.id}.file")
+        judged = await self._judging.judge(apart, facts, standing, taken, OF_A_FILE)
+        found: Taken | BadRequest | None = None
+        try:
+            if self._concluded(case, judged.standing, facts, judged.statuses).admits:
+                found = await parts.batch_files.read(head, facts.credential.kind, taken)
+        finally:
+            if isinstance(found, Taken):
+                await self._judging.give_back(judged, parts.clock())
+            elif judged.held is not None:
+                await parts.limiter.settle(judged.held, Usage(), parts.clock())
+        if found is None:
+            decision = self._decide(case, judged.standing, facts, judged.statuses)
+            return self._refuse(case, decision, facts, dialect)
+        if isinstance(found, BadRequest):
+            return self._refuse_outright(case, found, facts, dialect)
+        return found
 
     async def _hold_more(
         self, door: Door, call: Admitted, ask: Ask, units: frozenset[Unit], body_bytes: int

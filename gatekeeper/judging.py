@@ -113,6 +113,8 @@ class Judging:
         if fitting is not terms:
             terms = fitting
             claims = now.planner.claims(_held(facts, terms), standing, view)
+        if taken.ask is not None and taken.ask.fixed_output:
+            claims = tuple(claim.unyielding() for claim in claims)
         if units is not None:
             claims = tuple(claim for claim in claims if claim.quota.unit in units)
         reserved = await self.limiter.reserve(claims, case.at, self.hold_s, case.id)

@@ -116,12 +116,15 @@ def fitted(terms: Terms, ask: Ask | None, claims: tuple[Claim, ...], prices: Pri
     """Let a call that names no bound write as much as its quotas can ever give at once.
 
     Otherwise the model's own maximum, which the caller may not know, would refuse its first call.
+    One that names a bound which its upstream may not heed is bound to that one in other words.
     """
-    if ask is None or ask.max_output_tokens is not None:
+    if ask is None or (ask.max_output_tokens is not None and not ask.endless):
         return terms
     call = terms.call
-    most = most_output(claims, call, worst_cents(ask, call.input_tokens, 0, prices))
-    terms = terms.lowered(ask, max(1, most // call.choices), prices)
+    if ask.max_output_tokens is None:
+        most = most_output(claims, call, worst_cents(ask, call.input_tokens, 0, prices))
+        terms = terms.lowered(ask, max(1, most // call.choices), prices)
+        call = terms.call
     if ask.endless and terms.changes.max_output_tokens is None:
         bound = max(1, call.max_output_tokens // call.choices)
         terms = replace(terms, changes=replace(terms.changes, max_output_tokens=bound))

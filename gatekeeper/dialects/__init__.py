@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
 
 PLAIN: Final = Plain()
-UNREAD_SOCKETS: Final = ("/responses",)
+UNREAD_SOCKETS: Final = ("/responses", "/realtime")
 REALTIME: Final = OpenAIRealtime()
 CONTROL: Final = Control()
 DIALECTS: Final[tuple[Dialect, ...]] = (
@@ -79,17 +79,25 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 """In the order in which they are asked: what generates, what is refused, what is free, the rest."""
 
 
-def dialect_for(method: str, path: str) -> Dialect:
-    """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches."""
+def dialect_for(method: str, path: str, *, has_body: bool = False) -> Dialect:
+    """Return the dialect of a call to the canonical ``path``; ``PLAIN`` when no other matches.
+
+    Some servers look at path and body alone, so a body that would be read if it were posted is read
+    whatever the method (H26).
+    """
     path = path.lower().rstrip("/")
+    if has_body and method != "POST":
+        for dialect in DIALECTS:
+            if dialect.reads_body and dialect.matches("POST", path):
+                return dialect
     return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)
 
 
 def dialect_of_socket(path: str) -> Dialect:
     """Return the dialect of a WebSocket to the canonical ``path``.
 
-    Responses over WebSocket are text whose tokens are not read: as plain messages they would be a
-    way around limits on tokens (H26).
+    Responses over WebSocket, and realtime at another address (Azure's names its model otherwise),
+    are not read: as plain messages they would be a way around limits on tokens (H26).
     """
     path = path.lower().rstrip("/")
     if REALTIME.matches("GET", path):

@@ -98,7 +98,8 @@ class Document:
 
     def _read_cut(self, body: bytes) -> None:
         """Take the usage of a document that was cut short behind it: only from its top level."""
-        with contextlib.suppress(NotJsonError, msgspec.DecodeError, UnicodeError):
+        wrong = (NotJsonError, msgspec.DecodeError, UnicodeError, RecursionError)
+        with contextlib.suppress(*wrong):
             for member in members(body):
                 if member.name == b"usage":
                     usage = USAGE.decode(body[member.value : member.end])

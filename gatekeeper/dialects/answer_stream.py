@@ -149,7 +149,7 @@ class Stream:
                 self._counts.report(usage, final=True)
 
     def _measure(self, timings: bytes, index: int) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
             found = TIMINGS.decode(timings)
             given = 0 if index else found.prompt_n + found.cache_n  # one prompt for all choices
             self._counts.report_result(index, max(0, given), max(0, found.predicted_n))

@@ -24,11 +24,8 @@ _BATCHES: Final = "/v1/messages/batches"
 _NOTHING: Final = Family(text_pattern("text"), frozenset())
 
 
-class _Call(msgspec.Struct):
-    params: msgspec.Raw
-
-
-_CALLS: Final = msgspec.json.Decoder(list[_Call])
+_CALLS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_NO_PARAMS: Final = "The call must be an object with `params`."
 
 
 class _AnthropicBatches(AnthropicErrors):
@@ -64,7 +61,7 @@ class AnthropicBatchCreate(_AnthropicBatches):
         try:
             calls = _CALLS.decode(fields.get("requests", b"[]"))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return "The field `requests` must be a list of objects with `params`."
+            return "The field `requests` must be a list."
         return summed(_asks(calls, incoming))
 
 
@@ -83,6 +80,12 @@ class AnthropicBatches(_AnthropicBatches):
         return Ask()
 
 
-def _asks(calls: list[_Call], incoming: Incoming) -> Iterator[Ask | str]:
+def _asks(calls: list[msgspec.Raw], incoming: Incoming) -> Iterator[Ask | str]:
     for call in calls:
-        yield read_message(Incoming(bytes(call.params), incoming.path, count=incoming.count))
+        fields = read_fields(bytes(call))
+        if isinstance(fields, str):
+            yield fields.replace("body", "call")
+        elif "params" not in fields:
+            yield _NO_PARAMS
+        else:
+            yield read_message(Incoming(fields["params"], incoming.path, count=incoming.count))

@@ -16,6 +16,7 @@ from gatekeeper.dialects.body import (
     flag,
     in_place,
     model_of,
+    names_fallbacks,
     output_bound,
     read_fields,
     rewritten,
@@ -140,6 +141,8 @@ def read_message(incoming: Incoming) -> Ask | str:
     fields = read_fields(incoming.body)
     if isinstance(fields, str):
         return fields
+    if (wrong := names_fallbacks(fields)) is not None:
+        return wrong
     model = model_of(fields)
     if model is None:
         return NO_MODEL
@@ -147,7 +150,7 @@ def read_message(incoming: Incoming) -> Ask | str:
     if isinstance(stream, str):
         return stream
     bound = output_bound(fields)
-    if bound is None:
+    if bound is None or fields.get("max_tokens", b"null") == b"null":
         return "The field `max_tokens` is missing: name the most tokens to write."
     if isinstance(bound, str):
         return bound

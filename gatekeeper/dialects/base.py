@@ -58,8 +58,12 @@ class Ask(Struct, frozen=True, gc=False):
     held_unless_reported: bool = False
     """Whether an answer that reports nothing is charged as held: what was delivered of it does not
     tell (work in the background, speech)."""
+    outlasts: bool = False
+    """Whether the upstream works on when its caller leaves, who may fetch what comes of it later:
+    the hold is charged even if no answer was waited for."""
     endless: bool = False
-    """Whether the upstream writes without end when no bound is named: one must be put in."""
+    """Whether the upstream writes without end when no bound is named, or may not heed the one that
+    is: one must be put in."""
     logit_bias: bool = False
     prefill: bool = False
     logprobs: bool = False

@@ -39,7 +39,7 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
             return f"Call {number} of the batch names another model: make one batch for each model."
         input_tokens += ask.input_tokens
         choices += ask.choices
-        if ask.max_output_tokens is None or output is None:
+        if ask.max_output_tokens is None or ask.endless or output is None:
             output = None
         else:
             output += ask.max_output_tokens
@@ -60,6 +60,7 @@ def summed(asks: Iterable[Ask | str]) -> Ask | str:
         price_factor=BATCH_PRICE,
         fixed_output=True,
         unreported=True,
+        outlasts=True,
         logit_bias=logit_bias,
         prefill=prefill,
         logprobs=logprobs,

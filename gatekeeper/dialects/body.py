@@ -40,6 +40,10 @@ BOUNDS: Final = (
 CHOICES: Final = ("n", "best_of", "n_cmpl")
 BILLING: Final = frozenset({"model", "stream", "stream_options", "thinking", *BOUNDS, *CHOICES})
 
+_FALLBACKS: Final = frozenset({"models", "fallbacks"})
+"""OpenRouter's and LiteLLM's words."""
+_SPACE: Final = b" \t\n\r"
+
 _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOKENS: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None)
 _COUNT: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None)
@@ -51,6 +55,7 @@ _OPTIONS: Final = msgspec.json.Decoder(dict[str, Any] | None)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _REPORTING: Final = (b"include_usage", b"continuous_usage_stats")
 """Stream options that ask for usage: at the end, and with every chunk."""
+_REPORTS: Final = frozenset(name.decode() for name in _REPORTING)
 _TOKEN_IDS: Final = re.compile(rb"\[[ \t\n\r]*\d")
 _BEFORE_VALUE: Final = re.compile(
     rb'[ \t\n\r]*[{,][ \t\n\r]*"(?:[^"\\]++|\\.)*+"[ \t\n\r]*:[ \t\n\r]*'
@@ -105,18 +110,21 @@ def in_place(body: bytes) -> list[Member]:
     return found
 
 
-def rewritten(body: bytes, changes: Changes, bound_field: str) -> bytes:
+def rewritten(
+    body: bytes, changes: Changes, bound_field: str, obeyed: tuple[str, ...] = BOUNDS
+) -> bytes:
     """Return the body with ``changes`` made in place.
 
-    ``bound_field`` is how a bound is called that has to be put in; empty where none can be.
+    ``bound_field`` is how a bound is called that has to be put in where none is that is ``obeyed``;
+    empty where none can be.
     """
     found = in_place(body)
     edits: list[Edit] = []
     added: list[bytes] = []
     if changes.max_output_tokens is not None:
         most = str(changes.max_output_tokens).encode()
-        named = _lowered(body, found, BOUNDS, changes.max_output_tokens)
-        edits += named or ()
+        edits += _lowered(body, found, BOUNDS, changes.max_output_tokens) or ()
+        named = _lowered(body, found, obeyed, changes.max_output_tokens)
         if named is None and bound_field:
             empty = next((each for each in found if each.name == bound_field.encode()), None)
             if empty is None:
@@ -192,6 +200,9 @@ def stream_options(fields: Fields) -> bool | str | None:
         options = _OPTIONS.decode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return "The field `stream_options` must be an object."
+    for name in options or ():
+        if name not in _REPORTS and name.casefold() in _REPORTS:
+            return f"The field `stream_options.{name.casefold()}` must be written in lower case."
     include = None if options is None else options.get("include_usage")
     if include is not None and not isinstance(include, bool):
         return "The field `stream_options.include_usage` must be true or false."
@@ -209,9 +220,28 @@ def model_of(fields: Fields) -> str | None:
     return name if is_model(name) else None
 
 
+def names_fallbacks(fields: Fields) -> str | None:
+    """Say which field names models beside ``model``, any of which some routers may take instead.
+
+    An account is allowed, limited and charged by one.
+    """
+    if _FALLBACKS.isdisjoint(fields):
+        return None
+    own = b"[%b]" % fields.get("model", b"").translate(None, _SPACE)
+    for name in _FALLBACKS & fields.keys():
+        if fields[name].translate(None, _SPACE) not in {b"null", b"[]", own}:
+            return f"The field `{name}` names other models: ask for one by `model` alone."
+    return None
+
+
 def is_model(name: str | None) -> bool:
-    """Tell whether a text can be the name of a model."""
-    return name is not None and name.isprintable() and 0 < len(name) <= _LONGEST_MODEL
+    """Tell whether a text can be the name of a model.
+
+    Spaces around it would be other names to rules and prices, and none to some servers.
+    """
+    if name is None or not 0 < len(name) <= _LONGEST_MODEL:
+        return False
+    return name.isprintable() and name == name.strip()
 
 
 def flag(fields: Fields, name: str) -> bool | str:

@@ -69,6 +69,9 @@ _UNDER: Final = (
     "/v1/realtime/translations/",
     "/v1/live/",
     "/v1/chatkit/sessions/",
+    # llama.cpp: answers, also of others, that were written on after their callers had left
+    "/v1/stream/",
+    "/v1/streams/",
 )
 
 

@@ -67,12 +67,13 @@ class LlamaCompletion(JsonRoute):
     tails = ("/completion", "/completions", "/infill")
     family = NATIVE
     bound_field = "n_predict"
+    obeyed = ("n_predict", "max_tokens")
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case; without a bound in the body one is put in."""
         if model is None:
             return NO_MODEL
-        bound = bound_of(fields, endless=True)
+        bound = bound_of(fields, endless=True, obeyed=self.obeyed)
         if isinstance(bound, str):
             return bound
         return ask_of(

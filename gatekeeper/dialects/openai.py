@@ -11,7 +11,14 @@ import msgspec
 
 from gatekeeper.dialects.answer import AnswerReader
 from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.body import in_place, model_of, read_fields, rewritten
+from gatekeeper.dialects.body import (
+    BOUNDS,
+    in_place,
+    model_of,
+    names_fallbacks,
+    read_fields,
+    rewritten,
+)
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import applied
 from gatekeeper.dialects.openai_stream import hide_running_usage
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
 NO_MODEL: Final = "The field `model` must be the name of a model."
 UNNAMED: Final = ""
 """Model of a call that leaves it to the upstream: of all patterns, only ``*`` matches it."""
-_DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/", re.IGNORECASE)
+_NAMING: Final = ("/deployments/", "/engines/")
+"""What stands before a model in a path: of Azure, and of the first API (LiteLLM serves it)."""
+_DEPLOYMENT: Final = re.compile(r".*/(?:deployments|engines)/([^/]+)/", re.IGNORECASE)
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -93,6 +102,8 @@ class JsonRoute(OpenAIErrors):
     family: ClassVar[Family] = NOTHING
     bound_field: ClassVar[str] = ""
     """How the bound on output is called; empty where there is none to put in."""
+    obeyed: ClassVar[tuple[str, ...]] = BOUNDS
+    """Which bounds every server of the route obeys."""
     reads_body: Final = True
 
     def matches(self, method: str, path: str) -> bool:
@@ -104,6 +115,8 @@ class JsonRoute(OpenAIErrors):
         fields = read_fields(incoming.body)
         if isinstance(fields, str):
             return fields
+        if (wrong := names_fallbacks(fields)) is not None:
+            return wrong
         model = model_of(fields)
         if "model" not in fields:
             model = deployment_of(incoming.path)
@@ -121,7 +134,7 @@ class JsonRoute(OpenAIErrors):
 
     def changed(self, body: bytes, changes: Changes, bound_field: str) -> bytes:
         """Return a body with its bounds lowered and what is missing put in."""
-        body = rewritten(body, changes, bound_field)
+        body = rewritten(body, changes, bound_field, self.obeyed)
         most = changes.max_output_tokens
         return body if most is None else applied(body, lowered_budgets(body, in_place(body), most))
 
@@ -135,8 +148,14 @@ class JsonRoute(OpenAIErrors):
         return AnswerReader(family, ask, headers, plan)
 
 
+def names_deployment(path: str) -> bool:
+    """Tell whether a path names a model, which at the upstream may count more than the body's."""
+    path = path.lower()
+    return any(each in path for each in _NAMING)
+
+
 def deployment_of(path: str) -> str | None:
-    """Return the model that an Azure path names, whatever the body says."""
+    """Return the model that a path names, whatever the body says."""
     found = _DEPLOYMENT.match(path)
     if found is None:
         return None

@@ -13,6 +13,7 @@ import msgspec
 
 from gatekeeper.dialects.base import Ask
 from gatekeeper.dialects.body import (
+    BOUNDS,
     choices_of,
     flag,
     prompts_of,
@@ -62,6 +63,7 @@ def ask_of(
     parts: UsageParts = NO_PARTS,
     held_unless_reported: bool = False,
     bound: Bound | None = None,
+    obeyed: tuple[str, ...] = BOUNDS,
     usage_on_request: bool = True,
 ) -> Ask | str:
     """Return the ask of a route that generates, or say what is wrong with a field.
@@ -72,7 +74,7 @@ def ask_of(
     stream = flag(fields, "stream")
     if isinstance(stream, str):
         return stream
-    found = bound_of(fields) if bound is None else bound
+    found = bound_of(fields, obeyed=obeyed) if bound is None else bound
     if isinstance(found, str):
         return found
     choices = choices_of(fields)

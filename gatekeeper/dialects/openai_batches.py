@@ -12,7 +12,7 @@ from gatekeeper.dialects.base import UNCHANGED, Ask, Incoming
 from gatekeeper.dialects.batch import summed
 from gatekeeper.dialects.body import read_fields
 from gatekeeper.dialects.family import Family
-from gatekeeper.dialects.openai import OpenAIErrors
+from gatekeeper.dialects.openai import OpenAIErrors, names_deployment
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class _Line(msgspec.Struct):
 
 _TEXT: Final = msgspec.json.Decoder(str)
 _LINE: Final = msgspec.json.Decoder(_Line)
+_READ: Final = frozenset({"url", "body", "method"})
+_NO_CALL: Final = "The line must be an object with `url` and `body`."
+_NO_ROUTE: Final = "The `url` is no route whose calls can be batched here."
 
 
 class _OpenAIBatches(OpenAIErrors):
@@ -90,26 +93,63 @@ class OpenAIBatches(_OpenAIBatches):
 
 
 def read_batch(
-    content: bytes, dialect_for: Callable[[str, str], Dialect], count: Callable[[bytes], int]
+    content: bytes,
+    dialect_for: Callable[[str, str], Dialect],
+    count: Callable[[bytes], int],
+    endpoint: str | None = None,
 ) -> Ask | str:
-    """Add up the worst cases of the calls in a batch's file, one JSON object a line."""
-    return summed(_asks(content, dialect_for, count))
+    """Add up the worst cases of the calls in a batch's file, one JSON object a line.
+
+    All of them go to ``endpoint``, where the batch names one: some upstreams look at nothing else.
+    """
+    return summed(_asks(content, dialect_for, count, endpoint))
+
+
+def endpoint_of(body: bytes) -> str | None:
+    """Return the route that a batch names for all of its calls; ``None`` for none."""
+    fields = read_fields(body)
+    named = b"null" if isinstance(fields, str) else fields.get("endpoint", b"null")
+    try:
+        return None if named == b"null" else _TEXT.decode(named)
+    except (msgspec.DecodeError, UnicodeError):
+        return ""  # which no line names
 
 
 def _asks(
-    content: bytes, dialect_for: Callable[[str, str], Dialect], count: Callable[[bytes], int]
+    content: bytes,
+    dialect_for: Callable[[str, str], Dialect],
+    count: Callable[[bytes], int],
+    endpoint: str | None,
 ) -> Iterator[Ask | str]:
     for line in content.split(b"\n"):
         if not line.strip():
             continue
-        try:
-            call = _LINE.decode(line)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            yield "The line must be an object with `url` and `body`."
+        call = _line_of(line)
+        if isinstance(call, str):
+            yield call
+            return
+        if endpoint is not None and call.url != endpoint:
+            yield "The `url` must be the `endpoint` of the batch."
             return
         dialect = dialect_for(call.method, call.url)
-        if not dialect.reads_body or call.method != "POST":
-            yield "The `url` is no route whose calls can be batched here."
+        # A model in a path would be another than the body names.
+        if not dialect.reads_body or call.method != "POST" or names_deployment(call.url):
+            yield _NO_ROUTE
             return
         ask = dialect.read(Incoming(bytes(call.body), call.url, count=count))
         yield "A batch cannot hold a batch." if isinstance(ask, Ask) and ask.file else ask
+
+
+def _line_of(line: bytes) -> _Line | str:
+    """Read a line as every server would, or say what is wrong with it."""
+    if b"\r" in line.strip():  # to some servers a line ends there
+        return _NO_CALL
+    fields = read_fields(line)
+    if isinstance(fields, str):
+        return fields.replace("body", "line")
+    if any(name not in _READ and name.casefold() in _READ for name in fields):
+        return "The fields `url`, `body` and `method` must be written in lower case."
+    try:
+        return _LINE.decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _NO_CALL

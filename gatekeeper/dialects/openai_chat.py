@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from gatekeeper.dialects.body import MOST_TOKENS
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, JsonRoute, free
@@ -31,6 +33,7 @@ CHAT: Final = Family(
     shaper=ChatShaper,
     stopper=chat_stopper,
 )
+CHAT_BOUNDS: Final = ("max_tokens", "max_completion_tokens")
 _FALSE: Final = b"false"
 _SPOKEN: Final = frozenset({"modalities", "audio"})
 _CONTINUED: Final = frozenset({"continue_final_message", "add_generation_prompt"})
@@ -44,6 +47,7 @@ class OpenAIChat(JsonRoute):
     tails = ("/chat/completions",)
     family = CHAT
     bound_field = "max_completion_tokens"
+    obeyed = CHAT_BOUNDS
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case; the largest of all bounds counts, over all choices (H23)."""
@@ -61,9 +65,10 @@ def chat_ask(
 ) -> Ask | str:
     """Return what a chat asks, or several at once (``conversations``).
 
-    Speech is held whole, since a piece of it tells no tokens.
+    Speech is held whole, since a piece of it tells no tokens. What is stored can be fetched later,
+    by a caller that has left.
     """
-    bound = bound_of(fields)
+    bound = bound_of(fields, obeyed=CHAT_BOUNDS)
     if isinstance(bound, str):
         return bound
     if bound.most is not None and "prediction" in fields:  # what is not used of it bills as output
@@ -78,7 +83,7 @@ def chat_ask(
             audio_input_tokens=given_tokens(fields, incoming.count) if hears else 0,
             audio_output_tokens=MOST_TOKENS if speaks else 0,
         )
-    return ask_of(
+    ask = ask_of(
         fields,
         model,
         incoming.count,
@@ -88,6 +93,10 @@ def chat_ask(
         held_unless_reported=speaks,
         bound=bound,
     )
+    if isinstance(ask, str) or not is_set(fields, "store"):
+        return ask
+    # A stream ends with its caller; a document is whole when its first byte comes.
+    return replace(ask, outlasts=True, held_unless_reported=speaks or not ask.stream)
 
 
 def _speaks(fields: Fields) -> bool:

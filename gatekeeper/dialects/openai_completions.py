@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.dialects.family import Family
-from gatekeeper.dialects.openai import NO_MODEL, JsonRoute
+from gatekeeper.dialects.openai import NO_MODEL, JsonRoute, names_deployment
 from gatekeeper.dialects.openai_ask import ask_of, prompts_in
 from gatekeeper.dialects.openai_stop import completion_stopper
 from gatekeeper.dialects.openai_stream import hide_usage
@@ -33,16 +33,17 @@ class OpenAICompletions(JsonRoute):
     tails = ("/v1/completions", "/beta/completions")
     family = COMPLETIONS
     bound_field = "max_tokens"
+    obeyed = ("max_tokens",)
 
     def matches(self, method: str, path: str) -> bool:
-        """Match by the end of the path; Azure's has the deployment before it."""
+        """Match by the end of the path, which may name the model (Azure)."""
         if method != "POST" or not path.endswith("/completions"):
             return False
-        azure = "/deployments/" in path and not path.endswith("/chat/completions")
-        return azure or path.endswith(self.tails)
+        named = names_deployment(path) and not path.endswith("/chat/completions")
+        return named or path.endswith(self.tails)
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case over all choices of all prompts (H23)."""
         if model is None:
             return NO_MODEL
-        return ask_of(fields, model, incoming.count, prompts=prompts_in(fields))
+        return ask_of(fields, model, incoming.count, prompts=prompts_in(fields), obeyed=self.obeyed)

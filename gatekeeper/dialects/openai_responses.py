@@ -11,6 +11,7 @@ from gatekeeper.dialects.body import flag
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import NO_MODEL, UNNAMED, JsonRoute, free
 from gatekeeper.dialects.openai_ask import ask_of, last_speaks_the_model
+from gatekeeper.dialects.output_bounds import Bound
 from gatekeeper.dialects.response_stop import ResponseStopper
 from gatekeeper.dialects.shaping.responses import ResponsesShaper
 from gatekeeper.dialects.usage import text_pattern
@@ -38,6 +39,7 @@ class OpenAIResponses(JsonRoute):
     tails = ("/responses",)
     family = RESPONSES
     bound_field = "max_output_tokens"
+    obeyed = ("max_output_tokens",)
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:
         """Return the worst case of what the body shows.
@@ -59,10 +61,13 @@ class OpenAIResponses(JsonRoute):
             incoming.count,
             prefill=last_speaks_the_model(fields.get("input")),
             held_unless_reported=background,
+            obeyed=self.obeyed,
             usage_on_request=False,
         )
         if isinstance(ask, str):
             return ask
+        if background:
+            ask = replace(ask, outlasts=True)
         include = fields.get("include", b"")  # an escape in it may spell anything
         asks = _WITH_LOGPROBS in include or b"\\" in include
         return replace(ask, logprobs=True) if asks else ask
@@ -83,7 +88,7 @@ class OpenAIUnbounded(JsonRoute):
         """Return the input, and no bound."""
         if model is None:
             return NO_MODEL
-        ask = ask_of(fields, model, incoming.count, usage_on_request=False)
+        ask = ask_of(fields, model, incoming.count, bound=Bound(None), usage_on_request=False)
         return ask if isinstance(ask, str) else replace(ask, fixed_output=True)
 
 

@@ -33,17 +33,21 @@ class Bound(NamedTuple):
     most: int | None
     """Tokens; ``None`` when the body names no bound."""
     endless: bool = False
-    """Whether the upstream then knows no end of its own either."""
+    """Whether the upstream then knows no end of its own either, or may not heed this one."""
 
 
-def bound_of(fields: Fields, *, endless: bool = False) -> Bound | str:
+def bound_of(
+    fields: Fields, *, endless: bool = False, obeyed: tuple[str, ...] = BOUNDS
+) -> Bound | str:
     """Return the largest bound that a body names: fields differ in who obeys them (H23).
 
     Below 1 a bound means "none" to some servers (llama.cpp: -1), so it is none here. ``endless``
-    says whether a body that names no bound is answered without end.
+    says whether a body that names no bound is answered without end; where only others are named
+    than those that every server of the route has ``obeyed``, it may be too.
     """
     most: int | None = None
     unbounded = False
+    heard = False
     for name in BOUNDS:
         if name not in fields:
             continue
@@ -54,14 +58,15 @@ def bound_of(fields: Fields, *, endless: bool = False) -> Bound | str:
             unbounded = True
         elif number is not None:
             most = max(number, most or 0)
+            heard = heard or name in obeyed
     if unbounded:
         return Bound(None, endless=True)
     if most is None:
         return Bound(None, endless)
     if _BUDGETED.isdisjoint(fields):
-        return Bound(most)
+        return Bound(most, not heard)
     budget = _budget(fields)
-    return budget if isinstance(budget, str) else Bound(max(most, budget))
+    return budget if isinstance(budget, str) else Bound(max(most, budget), not heard)
 
 
 def _budget(fields: Fields) -> int | str:

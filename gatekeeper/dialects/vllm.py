@@ -116,6 +116,7 @@ class VllmInvocations(JsonRoute):
     name = "vllm"
     family = _ANY
     bound_field = "max_tokens"
+    obeyed = ("max_tokens",)
 
     def matches(self, method: str, path: str) -> bool:
         """Match the whole path: other APIs have invocations of their own."""
@@ -128,7 +129,9 @@ class VllmInvocations(JsonRoute):
         if "messages" in fields:
             return chat_ask(fields, model, incoming)
         if "prompt" in fields or "prompt_embeds" in fields:
-            return ask_of(fields, model, incoming.count, prompts=prompts_in(fields))
+            return ask_of(
+                fields, model, incoming.count, prompts=prompts_in(fields), obeyed=self.obeyed
+            )
         return VllmPooling().asked(fields, model, incoming)
 
 

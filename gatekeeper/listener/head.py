@@ -45,6 +45,18 @@ _FORWARDING: Final = frozenset(
         "x-client-ip",
     }
 )
+_OVERRIDING: Final = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-conversation-id",
+    }
+)
+"""By these some servers take a request for another one than was judged (H1, H26), or (llama.cpp)
+write on when its caller has left, who then fetches what was never charged."""
 _REBUILT: Final = frozenset(
     {
         "host",
@@ -58,7 +70,7 @@ _REBUILT: Final = frozenset(
         "sec-websocket-version",
     }
 )
-_DROPPED: Final = HOP_BY_HOP | _FORWARDING | _REBUILT
+_DROPPED: Final = HOP_BY_HOP | _FORWARDING | _OVERRIDING | _REBUILT
 _ONCE: Final = (
     "host",
     "content-length",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from gatekeeper.dialects import CONTROL, PLAIN
 from gatekeeper.dialects.base import Incoming
-from gatekeeper.dialects.openai import deployment_of
+from gatekeeper.dialects.openai import deployment_of, names_deployment
 from gatekeeper.listener.body import IDENTITY, inflate, read_body
 from gatekeeper.listener.head import BadRequest
 from gatekeeper.policy.words import Reason
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 ON_LOOP_BYTES: Final = 65_536
 """Largest body read on the event loop, which takes less than a millisecond, or five with an exact
 counter."""
-_TWO_MODELS: Final = "The field `model` must be the deployment that the path names."
+_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\"';\s]*)", re.IGNORECASE)
+_UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_URL_ENCODED: Final = "application/x-www-form-urlencoded"
+_OTHER_READING: Final = (
+    "Send the body as application/json in UTF-8, or files as multipart/form-data: "
+    "by this content-type servers would read it in another way."
+)
+_TWO_MODELS: Final = "The field `model` must be the model that the path names."
 
 
 class Taken(Struct, gc=False):
@@ -122,6 +130,8 @@ def _understood(
     dialect: Dialect, incoming: Incoming, coding: str, most_bytes: int
 ) -> tuple[Incoming, Ask] | BadRequest:
     """Undo the coding and let the dialect read."""
+    if _reads_otherwise(incoming.content_type):
+        return BadRequest(Reason.INVALID_BODY, _OTHER_READING)
     if coding not in IDENTITY:
         plain = inflate(incoming.body, coding, most_bytes=most_bytes)
         if isinstance(plain, Reason):
@@ -130,9 +140,20 @@ def _understood(
     ask = dialect.read(incoming)
     if isinstance(ask, str):
         return BadRequest(Reason.INVALID_BODY, ask)
-    if "/deployments/" in incoming.path.lower() and ask.model != deployment_of(incoming.path):
+    if names_deployment(incoming.path) and ask.model != deployment_of(incoming.path):
         return BadRequest(Reason.INVALID_BODY, _TWO_MODELS)  # the path decides at the upstream
     return incoming, ask
+
+
+def _reads_otherwise(content_type: str) -> bool:
+    """Tell whether a server that goes by the content type would find other fields than we do.
+
+    JSON can hold a whole form in a string, and in UTF-7 quotes and commas that are none in UTF-8.
+    """
+    kind = content_type.lower()
+    if "charset" in kind and not _UTF_8.issuperset(_CHARSET.findall(kind)):
+        return True
+    return _URL_ENCODED in kind
 
 
 async def read_small(request: BaseRequest, *, most_bytes: int, within_s: float) -> bytes | Reason:

@@ -232,6 +232,15 @@ class Claim(Struct, frozen=True, gc=False):
             return self
         return Claim(self.quota, self.partition, left - left % MICRO)
 
+    def unyielding(self) -> Claim:
+        """Return the claim of a call that nothing can make smaller: it fits whole, or not at all.
+
+        Otherwise one token that is left would let in a batch of a million.
+        """
+        if not self.quota.yields:
+            return self
+        return Claim(replace(self.quota, yields=False), self.partition, self.amount)
+
     def status(self, left: int, wait_s: float) -> LimitStatus:
         """Report the claim, with ``left`` micro-units remaining in its partition."""
         quota = self.quota
@@ -368,13 +377,19 @@ _PARTS: Final[dict[str, Callable[[Facts], str | None]]] = {
     "organization": lambda facts: facts.account.organization,
     "account": lambda facts: facts.account.id,
     "key": lambda facts: facts.credential.key_id or _UNKNOWN,
-    "model": lambda facts: facts.call.model,
+    "model": lambda facts: _in_one_case(facts.call.model),
     "campaign": lambda facts: None,  # noqa: ARG005 - facts name no campaign: nothing to count yet
     "address": lambda facts: facts.network.address_key,
     "prefix": lambda facts: facts.network.prefix_key,
     "asn": lambda facts: _UNKNOWN if facts.network.asn is None else str(facts.network.asn),
     "country": lambda facts: facts.network.country or _UNKNOWN,
 }
+
+
+def _in_one_case(model: str | None) -> str | None:
+    """Return a name as servers see it that do not tell cases apart: no fresh quota for each."""
+    return None if model is None else model.casefold()
+
 
 _LONGEST_PART: Final = 64
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
+from gatekeeper.policy.limits import MICRO, Claim
+from gatekeeper.policy.model import Usage
+from gatekeeper.policy.words import Unit
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gatekeeper.policy.limits import Claim
-    from gatekeeper.policy.model import LimitStatus, Moment, Usage
+    from gatekeeper.policy.model import LimitStatus, Moment
 
 
 class Keeper(Enum):
@@ -72,3 +75,27 @@ class Limiter(Protocol):
     async def cancel(self, reservation: Reservation, at: Moment) -> None:
         """Give everything back: the call never reached the upstream. Once, like ``settle``."""
         ...
+
+
+async def charge_beyond(
+    limiter: Limiter, ended: Reservation, used: Usage, at: Moment, hold_s: float
+) -> None:
+    """Charge what was used beyond a hold that has ended, which itself stays charged as it stands.
+
+    Otherwise whoever reads slowly enough pays for no more than was known beforehand.
+    """
+    held = {claim.quota.unit: claim.amount / MICRO for claim in ended.claims}
+    beyond = Usage(
+        max(0, used.input_tokens - int(held.get(Unit.INPUT_TOKENS, 0))),
+        max(0, used.output_tokens - int(held.get(Unit.OUTPUT_TOKENS, 0))),
+        max(0.0, used.cost_cents - held.get(Unit.COST, 0.0)),
+        bytes=max(0, used.bytes - int(held.get(Unit.BYTES, 0))),
+    )
+    nothing = [
+        Claim(claim.quota, claim.partition, 0)
+        for claim in ended.claims
+        if claim.quota.unit is not Unit.CONCURRENCY
+    ]
+    reserved = await limiter.reserve(nothing, at, hold_s, f"{ended.hold_id}.late")
+    if reserved.held is not None:
+        await limiter.settle(reserved.held, beyond, at)

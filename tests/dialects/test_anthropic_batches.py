@@ -38,7 +38,12 @@ def test_a_batch_is_the_sum_of_its_calls() -> None:
         (b"[", "must be one JSON object"),
         (b"{}", "holds no call"),
         (b'{"requests":7}', "must be a list"),
-        (b'{"requests":[{"custom_id":"a"}]}', "must be a list"),
+        (
+            b'{"requests":[{"custom_id":"a"}]}',
+            "Call 1 of the batch: The call must be an object with",
+        ),
+        (b'{"requests":[7]}', "Call 1 of the batch: The call must be one JSON object"),
+        (b'{"requests":[{"params":{},"params":{"model":"m"}}]}', "names a field twice"),
         (b'{"requests":[{"params":{"model":"m"}}]}', "Call 1 of the batch: The field `max_tokens`"),
     ],
 )

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatekeeper.dialects import dialect_for
+from gatekeeper.dialects.base import Incoming
 from gatekeeper.dialects.body import (
     choices_of,
     flag,
@@ -185,10 +187,33 @@ def test_flags_are_booleans() -> None:
         assert flag(fields(stream=value), "stream") == "The field `stream` must be true or false."
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[0m", "x" * 257, None, 7, ["m"]])
+@pytest.mark.parametrize(
+    "name", ["", "a\nb", "a\x1b[0m", " gpt-4o", "gpt-4o ", "x" * 257, None, 7, ["m"]]
+)
 def test_h38_names_of_models_are_printable_and_short(name: Any) -> None:
     """A model's name can be written to logs and records as it is."""
     assert model_of(fields(model=name)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({}, None),
+        ({"models": None}, None),
+        ({"models": []}, None),
+        ({"models": ["m"]}, None),
+        ({"models": ["m", "dear"]}, "models"),
+        ({"models": "dear"}, "models"),
+        ({"fallbacks": [{"m": ["dear"]}]}, "fallbacks"),
+    ],
+)
+def test_h26_a_call_names_no_model_to_fall_back_on(more: dict[str, Any], field: str | None) -> None:
+    """Its account may be allowed one and not the other, and pays for the first."""
+    body = {"model": "m", "max_tokens": 1, "messages": [], **more}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        said = dialect_for("POST", path).read(Incoming(json.dumps(body).encode(), path))
+        assert isinstance(said, str) == (field is not None)
+        assert field is None or f"`{field}`" in str(said)
 
 
 def test_models_have_names() -> None:

@@ -10,7 +10,7 @@ import pytest
 from gatekeeper.dialects import dialect_for
 from gatekeeper.dialects.base import Ask, Changes, Incoming
 from gatekeeper.dialects.estimate import estimate_tokens
-from gatekeeper.dialects.openai_batches import read_batch
+from gatekeeper.dialects.openai_batches import endpoint_of, read_batch
 
 CREATE = dialect_for("POST", "/v1/batches")
 CHAT = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hello"}]}
@@ -43,7 +43,7 @@ def test_the_calls_of_a_file_add_up() -> None:
     ("content", "said"),
     [
         (b"", "holds no call"),
-        (b"nonsense", "Call 1 of the batch: The line must be"),
+        (b"nonsense", "Call 1 of the batch: The line must be one JSON object"),
         (lines({"url": "/v1/chat/completions"}), "The line must be"),
         (lines(call(), call(model="n")), "another model"),
         (lines(call(n=0)), "Call 1 of the batch: The field `n`"),
@@ -56,6 +56,47 @@ def test_the_calls_of_a_file_add_up() -> None:
 def test_what_is_wrong_with_a_file(content: bytes, said: str) -> None:
     """Nothing goes on of a batch that cannot be read whole."""
     assert said in str(read(content))
+
+
+TWICE = b'{"url":"/v1/chat/completions","body":{},"body":{"model":"m"}}'
+LINE_IN_A_LINE = lines(call(metadata=[1, 2])).replace(b"[1, 2]", b"[1,\r2]")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (TWICE, "names a field twice"),
+        (lines({**call(), "URL": "/v1/embeddings"}), "lower case"),
+        (LINE_IN_A_LINE, "The line must be"),
+        (lines(call("/v1/embeddings", input="x")), "the `endpoint` of the batch"),
+        (lines(call("/v1/responses/r/cancel")), "the `endpoint` of the batch"),
+    ],
+)
+def test_h23_a_call_has_one_meaning(content: bytes, said: str) -> None:
+    """Whether an upstream goes by its url or by the endpoint of all; its lines end as ours do."""
+    found = read_batch(content, dialect_for, estimate_tokens, "/v1/chat/completions")
+    assert said in str(found)
+
+
+def test_h23_a_call_in_a_batch_names_no_deployment() -> None:
+    """It would be billed as another model than its body names."""
+    url = "/openai/Deployments/dear/chat/completions"
+    assert "no route" in str(read(lines(call(url))))
+    assert "no route" in str(read_batch(lines(call(url)), dialect_for, estimate_tokens, url))
+
+
+@pytest.mark.parametrize(
+    ("body", "endpoint"),
+    [
+        (b'{"endpoint":"/v1/responses"}', "/v1/responses"),
+        (b"{}", None),
+        (b'{"endpoint":null}', None),
+        (b'{"endpoint":7}', ""),
+    ],
+)
+def test_the_endpoint_of_a_batch(body: bytes, endpoint: str | None) -> None:
+    """Where none is named, each call goes by its own url."""
+    assert endpoint_of(body) == endpoint
 
 
 @pytest.mark.parametrize(

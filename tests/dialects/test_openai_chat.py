@@ -111,6 +111,24 @@ def test_what_shaping_asks_after(field: dict[str, Any], flags: set[str]) -> None
     assert {name for name in ("logprobs", "logit_bias", "prefill") if getattr(ask, name)} == flags
 
 
+@pytest.mark.parametrize(
+    ("field", "outlasts", "held"),
+    [
+        ({}, False, False),
+        ({"store": False}, False, False),
+        ({"store": True}, True, True),
+        ({"store": True, "stream": True}, True, False),
+    ],
+)
+def test_h25_what_is_stored_outlasts_its_caller(
+    field: dict[str, Any], outlasts: bool, held: bool
+) -> None:
+    """It can be fetched later, where nothing is charged."""
+    ask = read(**field)
+    assert isinstance(ask, Ask)
+    assert (ask.outlasts, ask.held_unless_reported) == (outlasts, held)
+
+
 @pytest.mark.parametrize("field", [{"modalities": ["text", "audio"]}, {"audio": {"voice": "x"}}])
 def test_h23_speech_is_held_at_its_price(field: dict[str, Any]) -> None:
     """All of the answer may be spoken, and a piece of a recording tells no tokens."""
@@ -208,6 +226,11 @@ def test_what_a_caller_wants_to_be_told(options: Any, wants: bool | None) -> Non
     ask = read(stream=True, stream_options=options)
     assert isinstance(ask, Ask)
     assert ask.wants_usage is wants
+
+
+def test_h24_no_option_is_asked_for_in_another_case() -> None:
+    """Servers that do not tell cases apart would report nothing after all."""
+    assert "lower case" in str(read(stream=True, stream_options={"Include_Usage": False}))
 
 
 def test_a_bound_that_is_null_is_filled_in() -> None:

@@ -126,6 +126,11 @@ def test_h26_side_doors_are_plain(method: str, path: str) -> None:
         ("POST", "/v1/realtime/calls"),
         ("POST", "/v1/live/sessions/s_1/accept"),
         ("POST", "/v1/chatkit/sessions"),
+        ("GET", "/v1/stream"),
+        ("GET", "/v1/stream/conv_1"),
+        ("DELETE", "/v1/stream/conv_1"),
+        ("GET", "/v1/streams"),
+        ("POST", "/v1/streams/lookup"),
     ],
 )
 def test_h26_controls_are_known_as_such(method: str, path: str) -> None:
@@ -139,6 +144,8 @@ def test_h26_controls_are_known_as_such(method: str, path: str) -> None:
         ("/v1/realtime", REALTIME),
         ("/v1/responses", CONTROL),
         ("/api/Responses/", CONTROL),
+        ("/openai/realtime", CONTROL),
+        ("/openai/v1/realtime", REALTIME),
         ("/v1/live/sessions/s_1", CONTROL),
         ("/anything", PLAIN),
     ],

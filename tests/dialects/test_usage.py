@@ -519,3 +519,12 @@ def test_a_document_is_read_again_when_more_comes() -> None:
     fed(reader, body[-2:])
     assert reader.complete
     assert reader.result() == fed(CHAT.reader(ASK, JSON), body).result()
+
+
+def test_a_report_that_is_nested_without_end_is_none() -> None:
+    """Whoever settles gets an estimate, and no defect that would leave the hold open."""
+    deep = b'{"iterations":[' * 3_000 + b"]}" * 3_000
+    reader = fed(CHAT.reader(ASK, JSON), b'{"usage":' + deep + b',"choices":')
+    usage = reader.result(100)
+    assert usage is not None
+    assert (usage.output_tokens, usage.estimated) == (100, True)

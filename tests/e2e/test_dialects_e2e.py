@@ -200,12 +200,19 @@ async def test_h24_stored_objects_and_counts_are_free_of_tokens(gates: Gates) ->
         assert outcome["usage"]["bytes"] > 0
 
 
-async def test_h26_a_deployment_in_the_path_is_the_model(gates: Gates) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/{}/chat/completions?api-version=1",
+        "/engines/{}/chat/completions",
+        "/v1/Engines/{}/chat/completions",
+    ],
+)
+async def test_h26_a_deployment_in_the_path_is_the_model(gates: Gates, path: str) -> None:
     """An account that may use one model cannot reach another by naming the first."""
     gate = await gates(
         rules=rules_text(), accounts={"acme": {"tier": "restricted", "assurance": "ial2"}}
     )
-    path = "/openai/deployments/{}/chat/completions?api-version=1"
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     for deployment, named, status in (
         ("demo-small", {}, 200),

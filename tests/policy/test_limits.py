@@ -316,6 +316,15 @@ def test_names_that_callers_choose_cannot_forge_a_partition(model: str) -> None:
     assert found.isascii()
 
 
+def test_a_model_in_another_case_has_no_quota_of_its_own() -> None:
+    """Servers that do not tell cases apart would give each spelling a fresh one."""
+    found = {
+        partition(("account", "model"), facts(call=Call("POST", "/", model=model)))
+        for model in ("gpt-4o", "GPT-4o", "Gpt-4O")
+    }
+    assert len(found) == 1
+
+
 def test_a_bar_in_a_name_does_not_join_two_partitions() -> None:
     """``a|b`` with ``c`` and ``a`` with ``b|c`` are two callers."""
     first = facts(account=Account("a|b"), call=Call("POST", "/", model="c"))
@@ -463,6 +472,15 @@ def test_a_quota_that_yields_gives_whole_units_of_what_is_left(
     """At least one; what can never fit, or must not be less, is asked for as it was."""
     quota = Quota.of(rule(unit=Unit.OUTPUT_TOKENS, at_end=at_end))
     assert Claim(quota, "p", asked).granted(left).amount == taken
+
+
+@pytest.mark.parametrize("at_end", AtEnd)
+def test_a_claim_that_cannot_be_made_smaller_is_granted_whole_or_not_at_all(at_end: AtEnd) -> None:
+    """Whatever its quota would give to others."""
+    quota = Quota.of(rule(unit=Unit.OUTPUT_TOKENS, at_end=at_end))
+    whole = Claim(quota, "p", 11 * MICRO).unyielding()
+    assert whole.granted(3 * MICRO) == whole
+    assert (whole.partition, whole.quota.key, whole.amount) == ("p", quota.key, 11 * MICRO)
 
 
 def output_claims(*limits: LimitRule, call: Call) -> tuple[Claim, ...]:

@@ -37,7 +37,7 @@ _FILE = re.compile(
     r"(?m)(^  /files/\{file_id\}/content:\n(?: {4}.*\n)*? {12})application/json"
     r"(:\n {14}schema:\n {16}type: string\n)"
 )
-_CALL = '{"method":"POST","url":"/v1/embeddings","body":{"model":"m","input":"hi"}}'
+_CALL = '{"method":"POST","url":"/v1/responses","body":{"model":"m","input":"hi"}}'
 _MOCK_FLAGS = tuple(
     f"--validator-{kind}-format=brackets"
     for kind in ("query-array", "form-array", "query-object", "form-object")
