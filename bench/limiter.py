@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gatekeeper import settings
-from gatekeeper.policy.limits import Claim, LimitPlanner, Quota
+from gatekeeper.policy.limit_plan import LimitPlanner
+from gatekeeper.policy.limits import Claim, Quota
 from gatekeeper.policy.model import (
     Account,
     Call,

@@ -40,7 +40,7 @@ from bench.proxy import (
     wait_for,
 )
 from gatekeeper.limits import keeping_limits
-from gatekeeper.policy.limits import LimitPlanner
+from gatekeeper.policy.limit_plan import LimitPlanner
 from gatekeeper.policy.model import Moment, Standing, Usage
 from gatekeeper.policy.view import view_of
 from gatekeeper.settings import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gatekeeper.policy.limits import LimitPlanner
+from gatekeeper.policy.limit_plan import LimitPlanner
 from gatekeeper.policy.pricing import PriceBook
 from gatekeeper.policy.words import GateMode
 

@@ -8,7 +8,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gatekeeper.dialects.base import NO_CHANGES, Changes
-from gatekeeper.policy.limits import MICRO, most_output
+from gatekeeper.policy.limit_plan import most_output
+from gatekeeper.policy.limits import MICRO
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import Mode, Unit
 

@@ -27,7 +27,7 @@ from gatekeeper.facts.address import parse_address
 from gatekeeper.facts.network import NetworkData
 from gatekeeper.policy.case_facts import REQUEST_FIELDS, facts_of
 from gatekeeper.policy.decide import conclude, judge
-from gatekeeper.policy.limits import LimitPlanner
+from gatekeeper.policy.limit_plan import LimitPlanner
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.shaping import told
 from gatekeeper.policy.view import FieldType, view_of

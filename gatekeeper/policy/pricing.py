@@ -27,15 +27,23 @@ class PriceBook:
         self._found: dict[str, ModelRule] = {}
 
     def row(self, model: str | None) -> ModelRule:
-        """Return the first row whose pattern matches; a call without a model matches the last."""
+        """Return the first row whose pattern matches; a call without a model matches the last.
+
+        A name that only the last one matches is looked up without the provider before its slash.
+        """
         if model is None:
             return self._rows[-1]
         row = self._found.get(model)
         if row is None:
-            row = next(row for row in self._rows if matches_any(model, (row.model,)))
+            row = self._match(model)
+            if row is self._rows[-1]:
+                row = self._match(model.rpartition("/")[2])
             if len(self._found) < _REMEMBERED and len(model) <= _LONGEST:
                 self._found[model] = row
         return row
+
+    def _match(self, model: str) -> ModelRule:
+        return next(row for row in self._rows if matches_any(model, (row.model,)))
 
     def cents(self, model: str | None, usage: Usage) -> float:
         """Return the price of ``usage`` in US cents; its own ``cost_cents`` is not looked at.

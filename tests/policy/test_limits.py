@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.changes import replace
 
 from gatekeeper.policy.conditions import compile_condition
+from gatekeeper.policy.limit_plan import LimitPlanner, most_output
 from gatekeeper.policy.limits import (
     CONCURRENCY_RETRY_S,
     MAX_DENOMINATOR,
@@ -18,13 +19,11 @@ from gatekeeper.policy.limits import (
     MICRO,
     SATURATION,
     Claim,
-    LimitPlanner,
     Quota,
     Rate,
     adjusted,
     drain,
     fits,
-    most_output,
     retry_after_s,
     to_micro,
 )

@@ -41,6 +41,9 @@ def book() -> PriceBook:
     [
         ("big-mini-2", "big-mini*"),
         ("big-2", "big*"),
+        ("maker/big-2", "big*"),
+        ("router/maker/big-mini", "big-mini*"),
+        ("maker/", "*"),
         ("BIG-2", "*"),
         ("", "*"),
         ("x" * 10_000, "*"),
