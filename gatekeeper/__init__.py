@@ -12,19 +12,18 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``live``           follows what changes under way: rule files, network data, the records
 ``serving``        the listeners of callers
 ``sources``        reads what a gate is made of: secrets, rules, network data, routes
-``limits``         builds the limits: in memory, or shared in a store and guarded
 ``ops``            the listener of probes and metrics
 ``limits``         builds the limits: in this process, or guarded in a shared store
 ``feeds``          fetches lists and databases of networks for the update commands
 ``gate``           the path of one request
-``conversations``  opens WebSockets, settles and records them
-``conversation``   both ways of one WebSocket
-``turns``          turns of OpenAI realtime: held and settled one by one
-``metering``       what is counted of a conversation
+``conversations``  WebSockets: passed on both ways, metered by turn or message, settled
 ``judging``        judges what was read and holds its worst case
 ``snapshot``       what one request is judged by
 ``door``           what differs from listener to listener
 ``delivery``       forwards an admitted call and settles it
+``batch_files``    reads the file of a batch, so that what it costs is known beforehand
+``draining``       reads the answers of callers that left on to their report
+``terms``          what a call is held for, and what is changed in it and its answer
 ``listener``       what reaches us by HTTP: parse it strictly, answer it usefully
 ``facts``          observes: client address, network, credentials, accounts
 ``verification``   step-up: links, pages, cases under way, and the vendors of identity checks

@@ -16,7 +16,7 @@ import aiohttp
 
 from gatekeeper.alerts.conditions import alerts_of
 from gatekeeper.batch_files import BatchFiles
-from gatekeeper.conversations import Conversations
+from gatekeeper.conversations.opening import Conversations
 from gatekeeper.delivery import Delivery
 from gatekeeper.dialects.base import AnswerPlan
 from gatekeeper.draining import Drains

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from gatekeeper.batch_files import OF_A_FILE
-from gatekeeper.conversations import OF_A_TURN, Socket
+from gatekeeper.conversations.metering import Granted, Refused
+from gatekeeper.conversations.opening import OF_A_TURN, Socket
 from gatekeeper.delivery import Admitted, countable
 from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
 from gatekeeper.facts.credentials import NOBODY
@@ -19,7 +20,6 @@ from gatekeeper.listener.answers import preflight, refusal_text, refuse
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
-from gatekeeper.metering import Granted, Refused
 from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
 from gatekeeper.policy.model import Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import own_claims
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.batch_files import BatchFiles
-    from gatekeeper.conversation import Leaving
-    from gatekeeper.conversations import Conversations
+    from gatekeeper.conversations.opening import Conversations
+    from gatekeeper.conversations.passing import Leaving
     from gatekeeper.delivery import Delivery
     from gatekeeper.dialects.base import Ask, Dialect, RefusalText
     from gatekeeper.door import Door

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from gatekeeper.conversations.metering import Refused, Say, Stop
 from gatekeeper.dialects.base import Ask
 from gatekeeper.dialects.realtime_events import event_id_of
 from gatekeeper.dialects.realtime_reader import Failed, Settled, Started
-from gatekeeper.metering import Refused, Say, Stop
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import Reason, Unit
 from gatekeeper.websocket.frames import Opcode
@@ -18,10 +18,10 @@ from gatekeeper.websocket.frames import Opcode
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from gatekeeper.conversations.metering import Allowance, Book, Granted
     from gatekeeper.dialects.base import RefusalText
     from gatekeeper.dialects.openai_realtime import OpenAIRealtime
     from gatekeeper.dialects.realtime_reader import RealtimeReader, Sent
-    from gatekeeper.metering import Allowance, Book, Granted
     from gatekeeper.storage.limiter import Reservation
     from gatekeeper.websocket.frames import Message
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatekeeper.conversations.metering import Granted, MessageMeter, Refused, Say, Stop
+from gatekeeper.conversations.turns import TurnMeter
 from gatekeeper.dialects import REALTIME
 from gatekeeper.dialects.base import Ask, RefusalText
 from gatekeeper.dialects.realtime_reader import RealtimeReader
-from gatekeeper.metering import Granted, MessageMeter, Refused, Say, Stop
 from gatekeeper.policy.words import Reason, Unit
 from gatekeeper.storage.limiter import Reservation
-from gatekeeper.turns import TurnMeter
 from gatekeeper.websocket.frames import Message, Opcode
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from gatekeeper.metering import Say, Stop
+from gatekeeper.conversations.metering import Say, Stop
 from gatekeeper.upstream.relay import Ending
 from gatekeeper.websocket.frames import CloseCode, FrameError, Message, Opcode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatekeeper.metering import Meter
+    from gatekeeper.conversations.metering import Meter
     from gatekeeper.settings import Deadlines
     from gatekeeper.websocket.line import Line
 

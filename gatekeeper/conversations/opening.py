@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from gatekeeper.conversation import Conversation, Leaving
+from gatekeeper.conversations.metering import Granted, MessageMeter
+from gatekeeper.conversations.passing import Conversation, Leaving
+from gatekeeper.conversations.turns import TurnMeter
 from gatekeeper.dialects import REALTIME
 from gatekeeper.dialects.realtime_reader import RealtimeReader
 from gatekeeper.facts.credentials import CREDENTIAL_PROTOCOL
 from gatekeeper.listener.answers import grant_headers, refusal_text
 from gatekeeper.listener.onward import headers_onward
 from gatekeeper.listener.websocket import Switching
-from gatekeeper.metering import Granted, MessageMeter
 from gatekeeper.policy.limits import Claim
 from gatekeeper.policy.model import NO_PARTS, Usage, UsageParts
 from gatekeeper.policy.words import CredentialKind, Reason, Unit, Verdict
 from gatekeeper.storage.decision_log import encode_record
-from gatekeeper.turns import TurnMeter
 from gatekeeper.upstream.client import Outgoing
 from gatekeeper.upstream.relay import Ending, pass_on
 from gatekeeper.upstream.websocket import Opened, open_line
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from aiohttp.web import StreamResponse
 
+    from gatekeeper.conversations.metering import Meter, Refused
     from gatekeeper.delivery import Admitted, Delivery
     from gatekeeper.dialects.base import Ask, RefusalText
     from gatekeeper.listener.websocket import Upgrade
-    from gatekeeper.metering import Meter, Refused
     from gatekeeper.storage.limiter import Reservation
     from gatekeeper.upstream.client import Answer
     from gatekeeper.websocket.frames import Message
@@ -160,7 +160,7 @@ class Conversations:
 
 
 class _Allowance:
-    """What the limits of one conversation leave; see :class:`gatekeeper.turns.Allowance`."""
+    """What the limits of one conversation leave; see :class:`.metering.Allowance`."""
 
     def __init__(self, delivery: Delivery, socket: Socket) -> None:
         self._delivery = delivery

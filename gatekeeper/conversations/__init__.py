@@ -1,0 +1,1 @@
+"""WebSockets: opened, passed on both ways, metered by turn or message, settled and recorded."""
