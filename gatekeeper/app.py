@@ -300,7 +300,6 @@ class App:
         directory = await Directory.load(
             records, mail_listed_by=DisposableDomains.bundled().listed_by, at=self._unix_s()
         )
-        gc.freeze()  # accounts live as long as the process: no collection need walk them again
         self._exit.push_async_callback(lambda: directory.refresh(self._unix_s()))
         self._spawn(directory.run(self._unix_s))
         return records, directory
@@ -368,6 +367,8 @@ class App:
 async def serve(app: App) -> None:
     """Run until SIGTERM or SIGINT; then readiness turns red, calls end, listeners close."""
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection need walk it again, for 100 ms or more
     sys.setswitchinterval(_SWITCH_S)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
