@@ -307,7 +307,7 @@ class _Outcome:
         changes = self._admitted.terms.changes
         sent = 0 if self.relay is None else self.relay.bytes_sent
         received = facts.call.body_bytes if self.upload is None else self.upload.bytes
-        usage = replace(self._usage(), bytes=received + sent)
+        usage = self._priced(self._usage(), received + sent)
         if reservation is not None:
             if self.failure is Reason.UPSTREAM_UNREACHABLE:
                 await delivery.limiter.cancel(reservation, now)
@@ -365,12 +365,12 @@ class _Outcome:
             return Usage()
         if self.relay is None:  # nothing came back, but the upstream may have read the prompt
             if ask is not None and ask.outlasts:
-                return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
-            return self._priced(Usage(call.input_tokens, 0, estimated=True))
+                return worst_usage(ask, call.input_tokens, call.max_output_tokens)
+            return Usage(call.input_tokens, 0, estimated=True)
         if self.reader is None or ask is None:
             return Usage()
         if ask.unreported:
-            return self._priced(worst_usage(ask, call.input_tokens, call.max_output_tokens))
+            return worst_usage(ask, call.input_tokens, call.max_output_tokens)
         found = self.reader.result(call.max_output_tokens)
         came = self.relay.bytes_sent or self.drained is not None or ask.outlasts
         if found is None and not came:
@@ -378,13 +378,13 @@ class _Outcome:
         elif found is None or (found.estimated and ask.held_unless_reported):
             # What came of it may be all that was asked for.
             found = worst_usage(ask, call.input_tokens, call.max_output_tokens)
-        return self._priced(found)
+        return found
 
-    def _priced(self, usage: Usage) -> Usage:
+    def _priced(self, usage: Usage, body_bytes: int) -> Usage:
         ask = self._admitted.taken.ask
         cents = self._admitted.prices.cents(self._admitted.facts.call.model, usage)
         factor = 1.0 if ask is None else ask.price_factor
-        return replace(usage, cost_cents=cents * factor)
+        return replace(usage, cost_cents=cents * factor, bytes=body_bytes)
 
 
 def _headers_for(call: Admitted) -> CIMultiDict[str]:

@@ -193,7 +193,9 @@ def stream_options(fields: Fields) -> bool | str | None:
 
     ``None`` where it is asked for with every chunk: there is nothing to add.
     """
-    value = fields.get("stream_options", b"null")
+    value = fields.get("stream_options")
+    if value is None:
+        return False
     if len(value) > _LONGEST_OPTIONS:
         return "The field `stream_options` is too long."
     try:
@@ -246,7 +248,9 @@ def is_model(name: str | None) -> bool:
 
 def flag(fields: Fields, name: str) -> bool | str:
     """Return a boolean field, false when it is missing or null, or say what is wrong with it."""
-    value = _scalar(_FLAG, fields.get(name, b"null"))
+    if name not in fields:
+        return False
+    value = _scalar(_FLAG, fields[name])
     return f"The field `{name}` must be true or false." if value is _WRONG else bool(value)
 
 

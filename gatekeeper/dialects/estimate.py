@@ -74,8 +74,11 @@ def estimate_tokens(text: bytes) -> int:
     The low half of Adler-32 (RFC 1950) started at 0 is the sum of the bytes: the one primitive of
     the standard library that adds up bytes at memory speed.
     """
-    weighed = memoryview(text.translate(_WEIGHTS))
+    translated = text.translate(_WEIGHTS)
     adler32 = zlib.adler32
+    if len(translated) <= _PIECE:  # as most are
+        return -(-(adler32(translated, 0) & 0xFFFF) // _UNITS)
+    weighed = memoryview(translated)
     total = 0
     for start in range(0, len(weighed), _PIECE):
         total += adler32(weighed[start : start + _PIECE], 0) & 0xFFFF

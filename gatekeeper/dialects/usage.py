@@ -106,6 +106,7 @@ _PART_OF["input_tokens_details"] = _PART_OF["prompt_tokens_details"]
 _PART_OF["input_token_details"] = _PART_OF["prompt_tokens_details"]
 _PART_OF["output_token_details"] = _PART_OF["completion_tokens_details"]
 _PART_OF["output_tokens_details"] = _PART_OF["completion_tokens_details"]
+_PARTS: Final = frozenset(UsageParts.__struct_fields__)
 _OF_OUTPUT: Final = frozenset(_PART_OF["completion_tokens_details"].values())
 
 
@@ -128,7 +129,7 @@ class Counts:
         """Take a report; ``final`` when it tells the output too."""
         seen = self._seen
         _add_up(reported)
-        if final:
+        if final and seen:
             self._forget_guesses(reported)
         for name in _NUMBERS:
             number = getattr(reported, name)
@@ -142,18 +143,18 @@ class Counts:
     def _report_parts(self, reported: Reported) -> None:
         written = reported.cache_creation
         if written is not None:
-            self._see({"cache_write_1h_tokens": written.ephemeral_1h_input_tokens})
+            self._see("cache_write_1h_tokens", written.ephemeral_1h_input_tokens)
         for name in _CACHED:
-            self._see({"cached_input_tokens": getattr(reported, name)})
+            self._see("cached_input_tokens", getattr(reported, name))
         for name, names in _PART_OF.items():
             details = getattr(reported, name)
             if details is not None:
-                self._see({part: getattr(details, field, None) for field, part in names.items()})
+                for field, part in names.items():
+                    self._see(part, getattr(details, field, None))
 
-    def _see(self, parts: dict[str, int | None]) -> None:
-        for part, number in parts.items():
-            if number:
-                self._seen[part] = max(number, self._seen.get(part, 0))
+    def _see(self, part: str, number: int | None) -> None:
+        if number:
+            self._seen[part] = max(number, self._seen.get(part, 0))
 
     def report_result(self, index: int, given: int, written: int) -> None:
         """Take what one of several answers tells of itself alone, where nothing tells of all."""
@@ -235,7 +236,7 @@ class Counts:
         """
         seen = self._reported()
         known = seen.get("prompt_tokens")
-        parts = {name: seen[name] for name in UsageParts.__struct_fields__ if name in seen}
+        parts = {name: number for name, number in seen.items() if name in _PARTS}
         if known is None and "input_tokens" in seen:
             known = seen["input_tokens"]
             for name, part in (

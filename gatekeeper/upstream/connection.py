@@ -103,7 +103,7 @@ class Body:
         self._sink: Sink | None = None
         self._over: asyncio.Future[bool | BaseException] | None = None
         self._failure = payload.exception()
-        while self._failure is None and (piece := payload.read_nowait()):
+        while self._failure is None and not payload.at_eof() and (piece := payload.read_nowait()):
             self.came.append(piece)
         self._whole = payload.is_eof()
         if type(payload) is StreamReader:  # the parser makes no other
