@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.dialects.anthropic_batches import AnthropicBatchCreate, AnthropicBatches
@@ -39,6 +40,9 @@ from gatekeeper.dialects.vllm import (
 if TYPE_CHECKING:
     from gatekeeper.dialects.base import Dialect
 
+_REMEMBERED: Final = 256
+_LONGEST: Final = 128
+"""Characters of method and path whose dialect is remembered: callers choose them."""
 PLAIN: Final = Plain()
 UNREAD_SOCKETS: Final = ("/responses", "/realtime")
 REALTIME: Final = OpenAIRealtime()
@@ -85,12 +89,21 @@ def dialect_for(method: str, path: str, *, has_body: bool = False) -> Dialect:
     Some servers look at path and body alone, so a body that would be read if it were posted is read
     whatever the method (H26).
     """
+    if len(method) + len(path) > _LONGEST:
+        return _found(method, path, has_body)
+    return _remembered(method, path, has_body)
+
+
+def _found(method: str, path: str, has_body: bool) -> Dialect:  # noqa: FBT001 - what is remembered
     path = path.lower().rstrip("/")
     if has_body and method != "POST":
         for dialect in DIALECTS:
             if dialect.reads_body and dialect.matches("POST", path):
                 return dialect
     return next((dialect for dialect in DIALECTS if dialect.matches(method, path)), PLAIN)
+
+
+_remembered: Final = lru_cache(_REMEMBERED)(_found)
 
 
 def dialect_of_socket(path: str) -> Dialect:

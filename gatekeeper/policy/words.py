@@ -57,7 +57,7 @@ class Assurance(StrEnum):
 
     def meets(self, required: Assurance) -> bool:
         """Tell whether this level is at least ``required``."""
-        return self.rank >= required.rank
+        return _ASSURANCE_ORDER[self] >= _ASSURANCE_ORDER[required]
 
 
 _ASSURANCE_ORDER = {level: rank for rank, level in enumerate(Assurance)}

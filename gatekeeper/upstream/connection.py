@@ -127,6 +127,8 @@ class Body:
 
     async def pour(self, sink: Sink) -> bool:
         """See :meth:`gatekeeper.upstream.client.Answer.pour`."""
+        if self._whole and not self.came and self._failure is None:
+            return True
         self._sink = sink
         over: asyncio.Future[bool | BaseException] = asyncio.get_running_loop().create_future()
         self._over = over
