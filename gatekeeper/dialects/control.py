@@ -7,16 +7,10 @@ connections with which a caller talks to the upstream alone. They are refused un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gatekeeper.dialects.answer import AnswerReader
-from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.openai import NOTHING, OpenAIErrors
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming
+from gatekeeper.dialects.openai import OpenAIErrors
+from gatekeeper.dialects.unread import Unread
 
 _POST: Final = frozenset({"POST"})
 _READ: Final = frozenset({"GET", "HEAD"})
@@ -75,12 +69,11 @@ _UNDER: Final = (
 )
 
 
-class Control(OpenAIErrors):
+class Control(Unread, OpenAIErrors):
     """What only operators should reach."""
 
     __slots__ = ()
     name: Final = "control"
-    reads_body: Final = False
 
     def matches(self, method: str, path: str) -> bool:
         """Match by method and the last word of the path; some words only where they stand alone."""
@@ -92,17 +85,3 @@ class Control(OpenAIErrors):
         if method == "POST" and (path.endswith(_ENDS) or before.endswith("/slots")):
             return True
         return any(each in f"{path}/" for each in _UNDER)
-
-    def read(self, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - the protocol's signature
-        """Ask for nothing."""
-        return Ask()
-
-    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body as it came."""
-        return incoming.body
-
-    def reader(
-        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
-    ) -> AnswerReader:
-        """Return a reader that finds nothing to charge."""
-        return AnswerReader(NOTHING, ask, headers, plan)

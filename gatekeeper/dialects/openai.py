@@ -19,12 +19,11 @@ from gatekeeper.dialects.body import (
     read_fields,
     rewritten,
 )
-from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import applied
 from gatekeeper.dialects.openai_stream import hide_running_usage
 from gatekeeper.dialects.output_bounds import lowered_budgets
 from gatekeeper.dialects.refusal import BROKEN_OFF, machine_fields, refusal_headers
-from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.dialects.unread import NOTHING, Unread
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import Reason
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
     from gatekeeper.dialects.body import Fields
+    from gatekeeper.dialects.family import Family
 
 NO_MODEL: Final = "The field `model` must be the name of a model."
 UNNAMED: Final = ""
@@ -59,7 +59,6 @@ _STREAM_ERROR: Final = b"data: %b\n\n" % msgspec.json.encode(
         }
     }
 )
-NOTHING: Final = Family(text_pattern("text"), frozenset())
 """Answers that generate nothing."""
 
 
@@ -173,7 +172,7 @@ class _Unbilled(AnswerReader):
 
 
 @dataclass(frozen=True, slots=True)
-class FreeRoutes(OpenAIErrors):
+class FreeRoutes(Unread, OpenAIErrors):
     """Routes of a family on which nothing is generated: no token is charged.
 
     They count as requests and bytes, as everything does that reaches an upstream (H26).
@@ -196,20 +195,12 @@ class FreeRoutes(OpenAIErrors):
         """Match method and path together."""
         return self.stem in path and self.routes.fullmatch(f"{method} {path}") is not None
 
-    def read(self, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - the protocol's signature
-        """Ask for nothing."""
-        return Ask()
-
-    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body as it came."""
-        return incoming.body
-
     def reader(
         self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
     ) -> AnswerReader:
         """Return a reader that finds nothing to charge."""
         if self.shows is None or plan.shaping is None:
-            return AnswerReader(NOTHING, ask, {})
+            return Unread.reader(self, ask, headers, plan)
         return _Unbilled(self.shows, ask, headers, plan)
 
 

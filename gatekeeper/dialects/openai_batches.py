@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader
-from gatekeeper.dialects.base import UNCHANGED, Ask, Incoming
+from gatekeeper.dialects.base import Ask, Incoming
 from gatekeeper.dialects.batch import summed
 from gatekeeper.dialects.body import read_fields
-from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import OpenAIErrors, names_deployment
-from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.dialects.unread import Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from gatekeeper.dialects.base import AnswerPlan, Changes, Dialect
+    from gatekeeper.dialects.base import Dialect
 
-_NOTHING: Final = Family(text_pattern("text"), frozenset())
 _BATCHES: Final = "/v1/batches"
 _FILE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
@@ -38,26 +35,12 @@ _NO_CALL: Final = "The line must be an object with `url` and `body`."
 _NO_ROUTE: Final = "The `url` is no route whose calls can be batched here."
 
 
-class _OpenAIBatches(OpenAIErrors):
-    __slots__ = ()
-    name: Final = "openai_batches"
-
-    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body as it came: no single bound holds for a batch."""
-        return incoming.body
-
-    def reader(
-        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
-    ) -> AnswerReader:
-        """Return a reader that finds nothing to charge: usage comes a day later."""
-        return AnswerReader(_NOTHING, ask, headers, plan)
-
-
-class OpenAIBatchCreate(_OpenAIBatches):
+class OpenAIBatchCreate(Unread, OpenAIErrors):
     """``POST .../v1/batches``: names a file at the upstream that holds the calls."""
 
     __slots__ = ()
-    reads_body: Final = True
+    name: Final = "openai_batches"
+    reads_body = True
 
     def matches(self, method: str, path: str) -> bool:
         """Match by the end of the path, whatever prefix an upstream has."""
@@ -77,19 +60,15 @@ class OpenAIBatchCreate(_OpenAIBatches):
         return Ask(file=file, unreported=True)
 
 
-class OpenAIBatches(_OpenAIBatches):
+class OpenAIBatches(Unread, OpenAIErrors):
     """Everything else of batches: what is listed, awaited or cancelled costs no tokens."""
 
     __slots__ = ()
-    reads_body: Final = False
+    name: Final = "openai_batches"
 
     def matches(self, method: str, path: str) -> bool:  # noqa: ARG002 - the protocol's signature
         """Match the batches and all that is under them."""
         return f"{_BATCHES}/" in f"{path.lower()}/"
-
-    def read(self, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - the protocol's signature
-        """Ask for nothing."""
-        return Ask()
 
 
 def read_batch(

@@ -7,47 +7,23 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gatekeeper.dialects.answer import AnswerReader
-from gatekeeper.dialects.base import UNCHANGED, Ask
-from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.openai import openai_error
 from gatekeeper.dialects.refusal import machine_fields, refusal_headers
-from gatekeeper.dialects.usage import text_pattern
+from gatekeeper.dialects.unread import Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from gatekeeper.dialects.base import AnswerPlan, Changes, Incoming, RefusalText
-
-_NOTHING: Final = Family(text_pattern("text"), frozenset())
+    from gatekeeper.dialects.base import RefusalText
 
 
-class Plain:
+class Plain(Unread):
     """Any call: the last resort."""
 
     __slots__ = ()
     name: Final = "plain"
-    reads_body: Final = False
 
     def matches(self, method: str, path: str) -> bool:  # noqa: ARG002 - the protocol's signature
         """Match every call."""
         return True
-
-    def read(self, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - the protocol's signature
-        """Ask for nothing: the body is not looked at."""
-        return Ask()
-
-    def rewrite(self, incoming: Incoming, ask: Ask, changes: Changes) -> bytes:  # noqa: ARG002 - the protocol's signature
-        """Return the body as it came: nothing of it is understood."""
-        return incoming.body
-
-    def reader(
-        self, ask: Ask, headers: Mapping[str, str], plan: AnswerPlan = UNCHANGED
-    ) -> AnswerReader:
-        """Return a reader that finds nothing to charge."""
-        return AnswerReader(
-            _NOTHING, ask, {"content-encoding": headers.get("content-encoding", "")}, plan
-        )
 
     def refusal_body(self, refusal: RefusalText) -> bytes:
         """Return problem details, with an ``error`` member for the SDKs.

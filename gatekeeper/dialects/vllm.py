@@ -14,11 +14,12 @@ from gatekeeper.dialects.base import Ask
 from gatekeeper.dialects.body import in_place, read_fields
 from gatekeeper.dialects.family import Family
 from gatekeeper.dialects.json_spans import Edit, applied
-from gatekeeper.dialects.openai import NO_MODEL, NOTHING, FreeRoutes, JsonRoute
+from gatekeeper.dialects.openai import NO_MODEL, FreeRoutes, JsonRoute
 from gatekeeper.dialects.openai_ask import ask_of, given_tokens, prompts_in
 from gatekeeper.dialects.openai_chat import CHAT, OpenAIChat, chat_ask
 from gatekeeper.dialects.openai_stream import hide_usage
 from gatekeeper.dialects.shaping.chat import ChatShaper
+from gatekeeper.dialects.unread import NOTHING
 from gatekeeper.dialects.usage import text_pattern
 
 if TYPE_CHECKING:
