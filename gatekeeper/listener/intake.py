@@ -36,8 +36,8 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\"';\s]*)", re.IGNORECASE)
 _UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _URL_ENCODED: Final = "application/x-www-form-urlencoded"
 _OTHER_READING: Final = (
-    "Send the body as application/json in UTF-8, or files as multipart/form-data: "
-    "by this content-type servers would read it in another way."
+    "Send the body in UTF-8: "
+    "by the charset of this content-type servers would read it in another way."
 )
 _TWO_MODELS: Final = "The field `model` must be the model that the path names."
 
@@ -119,6 +119,10 @@ class Intake:
         if isinstance(understood, BadRequest):
             return understood
         incoming, ask = understood
+        if body and _URL_ENCODED in incoming.content_type.lower():
+            # What was read as JSON goes on as JSON: curl says so of anything, and a server that
+            # believed it would find a form in a string of ours.
+            head.forwarded["Content-Type"] = "application/json"
         route = routes.find(path, ask.model)
         if route is None:
             known = routes.find(path, None) is not None
@@ -148,12 +152,10 @@ def _understood(
 def _reads_otherwise(content_type: str) -> bool:
     """Tell whether a server that goes by the content type would find other fields than we do.
 
-    JSON can hold a whole form in a string, and in UTF-7 quotes and commas that are none in UTF-8.
+    JSON in UTF-7 can hold quotes and commas that are none in UTF-8.
     """
     kind = content_type.lower()
-    if "charset" in kind and not _UTF_8.issuperset(_CHARSET.findall(kind)):
-        return True
-    return _URL_ENCODED in kind
+    return "charset" in kind and not _UTF_8.issuperset(_CHARSET.findall(kind))
 
 
 async def read_small(request: BaseRequest, *, most_bytes: int, within_s: float) -> bytes | Reason:
