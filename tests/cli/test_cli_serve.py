@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.valkey import free_port
 
 from gatekeeper.cli.serve import serve
 from gatekeeper.cli.tour import _own_name
@@ -73,17 +74,11 @@ def served(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def free_port() -> str:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return str(listening.getsockname()[1])
-
-
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Start the demo; yield the process and what it printed."""
     process = served(
-        tmp_path, "--demo", "--port", free_port(), "--ops-port", "0", "--admin-port", "0"
+        tmp_path, "--demo", "--port", str(free_port()), "--ops-port", "0", "--admin-port", "0"
     )
     with process:
         assert process.stdout is not None
@@ -180,7 +175,7 @@ def test_mistakes_end_it_at_once(tmp_path: Path, run: Run) -> None:
 
 def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) -> None:
     """`UPSTREAM=... make run` needs no registration: the endpoint's own keys go through."""
-    port, model_port = free_port(), free_port()
+    port, model_port = str(free_port()), str(free_port())
     demo = [sys.executable, "-m", "gatekeeper", "demo", "--port", model_port]
     with (
         subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.DEVNULL) as endpoint,

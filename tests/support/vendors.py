@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import openai
 import pytest
 from aiohttp import web
 from support.gates import rules_text
+from support.valkey import free_port
 
 from gatekeeper.sandbox_vendor import Sandbox, SandboxSettings
 from gatekeeper.settings import SecretSource, StepUp
@@ -25,12 +25,6 @@ OLD_SECRET = "the-webhook-secret-of-last-year"
 ENVIRON = {"VENDOR_KEY": API_KEY, "WEBHOOK_SECRET": SECRET, "OLD_WEBHOOK_SECRET": OLD_SECRET}
 WATCHED: dict[str, dict[str, object]] = {"watched": {"tier": "elevated"}}
 WEBHOOK = "/gatekeeper/v1/webhooks/sandbox"
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @dataclass
