@@ -16,10 +16,7 @@ from gatekeeper.dialects.unread import Unread
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 _BATCHES: Final = "/v1/messages/batches"
-
-
 _CALLS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NO_PARAMS: Final = "The call must be an object with `params`."
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar, cas
 
 import msgspec
 
-from gatekeeper.dialects.json_spans import Edit, Member, NotJsonError, applied, members
+from gatekeeper.dialects.json_spans import (
+    Edit,
+    Member,
+    applied,
+    members,
+    members_within,
+)
 from gatekeeper.dialects.json_text import MOST_PARTS, has_too_many_parts
 
 if TYPE_CHECKING:
@@ -98,16 +104,7 @@ def _repeats(body: bytes, found: dict[str, msgspec.Raw]) -> bool:
 
 def in_place(body: bytes) -> list[Member]:
     """Return where the top-level fields of a body stand that :func:`read_fields` has taken."""
-    found: list[Member] = []
-    place = 0
-    for name, value in _RAW_FIELDS.decode(body).items():
-        head = _BEFORE_VALUE.match(body, place)
-        if head is None:
-            raise NotJsonError
-        place = head.end() + len(memoryview(value))
-        start = body.index(b'"', head.start())
-        found.append(Member(name.encode(), start, head.end(), place))
-    return found
+    return members_within(body, 0, len(body))
 
 
 def rewritten(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.dialects.base import AnswerError
@@ -44,7 +45,7 @@ class DroppedError(Exception):
     """The event is to be left out as a whole."""
 
 
-class Shaper:
+class Shaper(ABC):
     """Changes the events, or the whole document, of one answer; keeps count from event to event."""
 
     def __init__(self, plan: AnswerPlan) -> None:
@@ -112,19 +113,19 @@ class Shaper:
                 edits += [Edit(each.value, each.end, b"%d" % (index - before))] if before else []
         return edits
 
+    @abstractmethod
     def concerns(self, text: bytes) -> bool:
         """Tell quickly whether there can be anything to change in an event or document.
 
         What is looked for are the names of members, in which no server writes escapes.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def edits(self, text: bytes, start: int, end: int, *, whole: bool) -> list[Edit]:
         """Return what to change in JSON from ``start`` to ``end``: a ``whole`` answer, or an event.
 
         Raises :class:`DroppedError` to leave an event out.
         """
-        raise NotImplementedError
 
 
 def value_of(text: bytes, member: Member) -> bytes:
