@@ -8,7 +8,10 @@ a connection is tried before it is used, so that the first call after an outage 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sqlite3
+import time
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -35,6 +38,7 @@ _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+async
 _DEADLINE_S: Final = 5.0
 """For a statement, and for the wait for another writer or a connection."""
 _CONNECT_S: Final = 3.0
+_AGAIN_S: Final = 0.01
 _SILENCE_S: Final = 10.0
 """After which PostgreSQL ends a transaction whose gate is frozen or cut off: it may hold the lock
 that all writers need."""
@@ -78,7 +82,7 @@ class Database:
             if target.get_backend_name() == "sqlite":
                 await asyncio.to_thread(_make_private_file, target.database)
             engine = _engine(target)
-        except (OSError, ImportError, SQLAlchemyError) as error:
+        except (OSError, ImportError, SQLAlchemyError, sqlite3.Error) as error:
             raise RecordsError(f"cannot open the records at {place}: {error}") from error
         database = cls(engine)
         try:
@@ -288,19 +292,33 @@ def _place(target: URL) -> str:
 
 
 def _make_private_file(database: str | None) -> None:
-    """Create the file for its owner alone: it lists who the callers are."""
+    """Create the file for its owner alone: it lists who the callers are. Its log is write-ahead.
+
+    SQLite does not wait (``busy_timeout``) when the log is changed while another connection is at
+    work, as when several gates make the file at once: this does, up to the deadline.
+    """
     if not database or database == ":memory:":
         return
     path = Path(database)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    until_s = time.monotonic() + _DEADLINE_S
+    with contextlib.closing(sqlite3.connect(path, timeout=_DEADLINE_S)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                    raise
+            else:
+                return
+            time.sleep(_AGAIN_S)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout = {_DEADLINE_S * 1_000:.0f}",
-        "journal_mode = WAL",
         "synchronous = NORMAL",
         "foreign_keys = ON",
     ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -185,6 +187,25 @@ async def test_gates_that_start_at_once_make_the_tables_once(url: str, old: bool
     await asyncio.gather(*(records.close() for records in opened))
     assert rows == [int(old)] * 8
     assert await ask(url, differences) == []
+
+
+async def test_a_gate_waits_for_whoever_makes_the_file(tmp_path: Path) -> None:
+    """SQLite itself would not wait for another connection's work to change the kind of its log."""
+    path = tmp_path / "records.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (id)")
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(Records.open(f"sqlite:///{path}"))
+        done, _ = await asyncio.wait([opening], timeout=0.2)
+        assert not done
+        other.execute("COMMIT")
+        records = await opening
+    try:
+        assert len(await records.accounts()) == 0
+    finally:
+        await records.close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_processes_that_start_at_once_make_the_tables_once(url: str) -> None:
