@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import random
 import secrets
-import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -71,10 +68,6 @@ if TYPE_CHECKING:
     from gatekeeper.storage.limiter import Limiter
     from gatekeeper.upstream.client import Client
 
-_YOUNG_OBJECTS: Final = 20_000
-"""Collected at 700 by default, that is every few calls; calls leave next to no cycles behind."""
-_SWITCH_S: Final = 0.001
-"""How long a thread that reads a large body may keep the event loop waiting: 5 ms by default."""
 _LOG_CLOSE_S: Final = 5.0
 
 
@@ -89,7 +82,7 @@ def new_id(at: Moment) -> str:
 
 
 class App:
-    """A gate with its listeners. Use ``async with await App.start(...)``, or :func:`serve`."""
+    """A gate with its listeners. Use ``async with await App.start(...)``."""
 
     def __init__(self, settings: Settings, clock: Callable[[], Moment] = system_clock) -> None:
         self.settings = settings.model_copy(update={"public_url": public_url(settings)})
@@ -362,20 +355,3 @@ class App:
             await asyncio.gather(task, return_exceptions=True)
 
         self._exit.push_async_callback(end)
-
-
-async def serve(app: App) -> None:
-    """Run until SIGTERM or SIGINT; then readiness turns red, calls end, listeners close."""
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
-    gc.collect()
-    gc.freeze()  # what is there now stays: no collection need walk it again, for 100 ms or more
-    sys.setswitchinterval(_SWITCH_S)
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    loop.add_signal_handler(signal.SIGHUP, app.live.reload)
-    await asked.wait()
-    app.leave()
-    await asyncio.sleep(app.settings.deadlines.readiness_s)
-    await app.stop(drain_s=app.settings.deadlines.drain_s)

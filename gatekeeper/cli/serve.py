@@ -11,8 +11,8 @@ import click
 import uvloop
 
 from gatekeeper.app import App
-from gatekeeper.app import serve as serve_until_signal
 from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
+from gatekeeper.cli.running import Signals, run_until_asked
 from gatekeeper.cli.tour import Tour
 from gatekeeper.sources import StartError
 from gatekeeper.storage.database import RecordsError
@@ -90,6 +90,7 @@ def _with_own_keys(settings: Settings) -> Settings:
 
 
 async def _run(settings: Settings, tour: Tour | None) -> None:
+    signals = Signals()
     if tour is not None:
         settings = tour.prepared(settings)
         await tour.start(settings)
@@ -107,6 +108,6 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
         click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")
     if tour is not None:
         tour.tell(app.ports[0])
-    await serve_until_signal(app)
+    await run_until_asked(app, signals)
     if tour is not None:
         await tour.stop()

@@ -210,7 +210,9 @@ async def test_a_message_is_a_signed_cloud_event(receiver: Receiver) -> None:
     alerts = alerts_to(receiver.url)
     alerts.watch(AlertName.LOG_FAILING, lambda: "the disk is full")
     async with running(alerts):
-        await eventually(lambda: _is(len(receiver.taken) == 1))
+        await eventually(
+            lambda: _is(alerts._metrics.value("gatekeeper_alert_messages", "delivered") == 1)
+        )
     assert receiver.taken == [
         {
             "specversion": "1.0",

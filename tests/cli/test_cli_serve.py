@@ -202,3 +202,17 @@ def test_an_upstream_by_flag_takes_the_keys_that_callers_have(tmp_path: Path) ->
         finally:
             gate.kill()
             endpoint.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_first_moment_is_not_lost(number: int, tmp_path: Path) -> None:
+    """Whoever sees that it listens may signal at once: it drains and ends well, or reads again."""
+    arguments = ("--upstream", "http://127.0.0.1:9", "--port", "0", "--ops-port", "0")
+    with served(tmp_path, *arguments, "--admin-port", "0") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Callers: ")
+        process.send_signal(number)
+        if number == signal.SIGHUP:
+            assert "Upstream" in "".join(process.stdout.readline() for _ in range(3))
+            process.terminate()
+        assert process.wait(30) == 0
