@@ -120,13 +120,15 @@ LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --no-
 
 .PHONY: lock
 lock: $(DEV_READY) ## Pin requirements anew after a change in pyproject.toml (UPGRADE=1: newer releases)
-	cd requirements && touch run.txt tracing.txt exact-tokens.txt dev.txt build.txt
+	cd requirements && touch run.txt watcher.txt tracing.txt exact-tokens.txt dev.txt build.txt
 	$(LOCK) --output-file requirements/run.txt pyproject.toml
+	cat requirements/run.txt >>requirements/watcher.txt
+	$(LOCK) --extra watcher --output-file requirements/watcher.txt pyproject.toml
 	cat requirements/run.txt >>requirements/tracing.txt
 	$(LOCK) --extra tracing --output-file requirements/tracing.txt pyproject.toml
 	cat requirements/tracing.txt >>requirements/exact-tokens.txt
 	$(LOCK) --extra tracing --extra exact-tokens --output-file requirements/exact-tokens.txt pyproject.toml
-	cat requirements/exact-tokens.txt >>requirements/dev.txt
+	cat requirements/exact-tokens.txt requirements/watcher.txt >>requirements/dev.txt
 	$(LOCK) --all-extras --output-file requirements/dev.txt pyproject.toml
 	cat requirements/dev.txt >requirements/build.txt
 	$(LOCK) --only-build-deps --build-deps-for editable --output-file requirements/build.txt pyproject.toml
@@ -137,8 +139,8 @@ clean: ## Remove what make made (not var/, where the gate keeps its data)
 
 # --- environment ---
 
-$(RUN_READY): requirements/run.txt requirements/build.txt pyproject.toml | $(PY)
-	$(PIP) $(INSTALL) -r requirements/run.txt -r requirements/build.txt
+$(RUN_READY): requirements/watcher.txt requirements/build.txt pyproject.toml | $(PY)
+	$(PIP) $(INSTALL) -r requirements/watcher.txt -r requirements/build.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from gatekeeper.policy.campaigns import NO_STAGE, CampaignFacts, Stage
 from gatekeeper.policy.countries import country_problem, subdivision_problem
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.model import Account, Call, Credential, Facts, Lookup, NetworkFacts
@@ -22,7 +23,6 @@ from gatekeeper.policy.words import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from enum import StrEnum
 
     from gatekeeper.policy.strict_yaml import Plain
 
@@ -82,6 +82,14 @@ DEFAULTS: Final[dict[str, Plain]] = {
     "call.logit_bias": False,
     "call.prefill": False,
     "call.logprobs": False,
+    "call.asks": [],
+    "call.capabilities": [],
+    "campaign.id": None,
+    "campaign.stage": NO_STAGE,
+    "campaign.score": 0.0,
+    "campaign.layers": [],
+    "campaign.inherited": False,
+    "campaign.probed": False,
 }
 """An ordinary caller: at home in the United States, with a valid key and an account of 400 days.
 
@@ -105,6 +113,7 @@ _NULLABLE: Final = frozenset(
         "credential.key_id",
         "call.model",
         "call.client",
+        "campaign.id",
     }
 )
 
@@ -118,13 +127,14 @@ _VIEWS: Final = {
 }
 """Which look-up fills which field."""
 
-_ENUMS: Final[dict[str, type[StrEnum]]] = {
-    "network.kind": NetworkKind,
-    "account.tier": Tier,
-    "account.assurance": Assurance,
-    "account.status": LookupStatus,
-    "credential.kind": CredentialKind,
-    "credential.status": CredentialStatus,
+_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "network.kind": tuple(NetworkKind),
+    "account.tier": tuple(Tier),
+    "account.assurance": tuple(Assurance),
+    "account.status": tuple(LookupStatus),
+    "credential.kind": tuple(CredentialKind),
+    "credential.status": tuple(CredentialStatus),
+    "campaign.stage": (NO_STAGE, *Stage),
 }
 
 _KINDS: Final[dict[FieldType, tuple[Callable[[Plain], bool], str]]] = {
@@ -166,10 +176,9 @@ def _problem(name: str, value: Plain) -> str | None:
     kind = REQUEST_FIELDS.get(name)
     if kind is None:
         return f"`{name[:60]}` is not a field{did_you_mean(name, REQUEST_FIELDS)}"
-    if name in _ENUMS:
-        words = [member.value for member in _ENUMS[name]]
-        listed = ", ".join(f"`{word}`" for word in words)
-        return None if value in words else f"`{name}` must be one of {listed}."
+    if name in _WORDS:
+        listed = ", ".join(f"`{word}`" for word in _WORDS[name])
+        return None if value in _WORDS[name] else f"`{name}` must be one of {listed}."
     if value == UNKNOWN and (name in _NULLABLE or name in _VIEWS.values()):
         return None
     if value is None and name in _NULLABLE:
@@ -215,7 +224,7 @@ def _completed(fields: Mapping[str, Plain]) -> dict[str, Any]:
 def _facts(full: dict[str, Any]) -> Facts:
     at = instant_s(full["at"])
     known: dict[str, Any] = {
-        name: None if value == UNKNOWN and name not in _ENUMS else value
+        name: None if value == UNKNOWN and name not in _WORDS else value
         for name, value in full.items()
     }
     age_days, banned = known["account.age_days"], known["account.banned_until"]
@@ -273,7 +282,23 @@ def _facts(full: dict[str, Any]) -> Facts:
             logit_bias=known["call.logit_bias"],
             prefill=known["call.prefill"],
             logprobs=known["call.logprobs"],
+            asks=tuple(known["call.asks"]),
+            capabilities=tuple(known["call.capabilities"]),
         ),
+        campaign=_campaign(known),
+    )
+
+
+def _campaign(known: Mapping[str, Any]) -> CampaignFacts | None:
+    if known["campaign.stage"] == NO_STAGE:
+        return None
+    return CampaignFacts(
+        id=known["campaign.id"] or "example-campaign",
+        stage=Stage(known["campaign.stage"]),
+        score=float(known["campaign.score"]),
+        layers=tuple(known["campaign.layers"]),
+        inherited=known["campaign.inherited"],
+        probed=known["campaign.probed"],
     )
 
 

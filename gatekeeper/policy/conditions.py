@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from gatekeeper.policy.campaigns import NO_STAGE, Stage
 from gatekeeper.policy.cel.check import Checker
 from gatekeeper.policy.cel.emit import compiled
 from gatekeeper.policy.cel.syntax import parse
@@ -35,6 +36,7 @@ CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "account.tier": _values(Tier),
     "account.assurance": _values(Assurance),
     "credential.kind": _values(CredentialKind),
+    "campaign.stage": _values(Stage) | {NO_STAGE},
 }
 """Fields whose values are known in full; comparing one with anything else is a mistake."""
 

@@ -110,7 +110,7 @@ _PARTS: Final[dict[str, Callable[[Facts], str | None]]] = {
     "account": lambda facts: facts.account.id,
     "key": lambda facts: facts.credential.key_id or _UNKNOWN,
     "model": lambda facts: _in_one_case(facts.call.model),
-    "campaign": lambda facts: None,  # noqa: ARG005 - facts name no campaign: nothing to count yet
+    "campaign": lambda facts: None if facts.campaign is None else facts.campaign.id,
     "address": lambda facts: facts.network.address_key,
     "prefix": lambda facts: facts.network.prefix_key,
     "asn": lambda facts: _UNKNOWN if facts.network.asn is None else str(facts.network.asn),

@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from gatekeeper.policy.campaigns import CampaignFacts  # noqa: TC001 - read at run time
+from gatekeeper.policy.traits import Traits  # noqa: TC001 - read at run time
 from gatekeeper.policy.words import (
     Assurance,
     CredentialKind,
@@ -119,6 +121,13 @@ class Account(Struct, frozen=True, gc=False, omit_defaults=True):
     """Ids of those who own the organization, such as ``bytedance``."""
     owner_countries: tuple[str, ...] = ()
     """Home countries of those owners, ISO 3166-1 alpha-2."""
+    payment: int = 0
+    """Keyed digest of the payment fingerprint; this and the next two are traits
+    (:mod:`gatekeeper.policy.traits`), keyed by the long-lived secret."""
+    signup: int = 0
+    """Keyed digest of the /24 or /48 from which the account was made."""
+    mail: int = 0
+    """Keyed digest of domain and pattern of the mail address."""
     status: LookupStatus = LookupStatus.HIT
     """``unknown`` when the records could not be asked."""
 
@@ -148,6 +157,10 @@ class Call(Struct, frozen=True, gc=False, omit_defaults=True):
     """Whether it puts the beginning of the answer into the model's mouth."""
     logprobs: bool = False
     """Whether it asks for log probabilities."""
+    asks: tuple[str, ...] = ()
+    """What the prompt was seen to ask for, such as ``tools`` or ``reasoning``, sorted."""
+    capabilities: tuple[str, ...] = ()
+    """Ids of the capability classes of the rules that it falls into, in their order."""
 
 
 Value: TypeAlias = "str | int | float | bool | tuple[str, ...]"
@@ -209,6 +222,12 @@ class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
     credential: Credential
     account: Account
     call: Call
+    traits: tuple[Traits, ...] = ()
+    """Of the call once it was read: for each epoch in force, the current one first."""
+    campaign: CampaignFacts | None = None
+    """The campaign that the caller belongs to, and has not left by proving who it is."""
+    containment: str = ""
+    """Revision of the containment snapshot that was asked."""
 
 
 class Contribution(Struct, frozen=True, gc=False):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from gatekeeper.policy.campaigns import NO_STAGE
+
 if TYPE_CHECKING:
     from gatekeeper.policy.model import Facts, View
 
@@ -59,6 +61,14 @@ FIELDS: Final[dict[str, FieldType]] = {
     "call.logit_bias": FieldType.BOOL,
     "call.prefill": FieldType.BOOL,
     "call.logprobs": FieldType.BOOL,
+    "call.asks": FieldType.STRINGS,
+    "call.capabilities": FieldType.STRINGS,
+    "campaign.id": FieldType.STRING,
+    "campaign.stage": FieldType.STRING,
+    "campaign.score": FieldType.DOUBLE,
+    "campaign.layers": FieldType.STRINGS,
+    "campaign.inherited": FieldType.BOOL,
+    "campaign.probed": FieldType.BOOL,
 }
 """Every field a condition may read, with its type. A field that is absent makes it ``unknown``."""
 
@@ -95,7 +105,22 @@ def view_of(facts: Facts) -> View:
         "call.logit_bias": call.logit_bias,
         "call.prefill": call.prefill,
         "call.logprobs": call.logprobs,
+        "call.asks": call.asks,
+        "call.capabilities": call.capabilities,
+        "campaign.stage": NO_STAGE,
+        "campaign.score": 0.0,
+        "campaign.layers": (),
+        "campaign.inherited": False,
+        "campaign.probed": False,
     }
+    campaign = facts.campaign
+    if campaign is not None:
+        view["campaign.id"] = campaign.id
+        view["campaign.stage"] = campaign.stage.value
+        view["campaign.score"] = campaign.score
+        view["campaign.layers"] = campaign.layers
+        view["campaign.inherited"] = campaign.inherited
+        view["campaign.probed"] = campaign.probed
     if account.created_at is not None:
         view["account.age_days"] = (facts.at - account.created_at) / _DAY_S
     for name, value in (

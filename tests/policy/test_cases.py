@@ -231,7 +231,7 @@ def test_ordinary_caller() -> None:
     assert view["network.country"] == view["network.registered_country"] == "US"
     assert view["account.age_days"] == 400
     absent = {"network.subdivision", "network.owner", "network.owner_country"}
-    absent |= {"network.registered_egress", "account.organization"}
+    absent |= {"network.registered_egress", "account.organization", "campaign.id"}
     assert set(FIELDS) - set(view) == absent
     assert status(facts().network, "subdivision") is LookupStatus.UNKNOWN
 
@@ -248,6 +248,13 @@ def test_every_field_can_be_described() -> None:
         "account.organization": "org",
         "account.owners": ["owner"],
         "account.owner_countries": ["DE"],
+        "call.capabilities": ["agentic"],
+        "campaign.id": "cmp_0123456789ab",
+        "campaign.stage": "probe",
+        "campaign.score": 80.0,
+        "campaign.layers": ["address", "scaffold"],
+        "campaign.inherited": True,
+        "campaign.probed": True,
     }
     described = facts_of(full)
     assert isinstance(described, Facts)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders import in_campaign
 from support.changes import replace
 
 from gatekeeper.policy.conditions import compile_condition
@@ -284,6 +285,13 @@ def test_partitions_of_a_call_with_everything_known(
 ) -> None:
     """Each word of ``per`` stands for one fact."""
     assert partition(per, facts()) == expected
+
+
+def test_members_of_a_campaign_share_a_partition() -> None:
+    """One budget for all of them together, however many accounts they are."""
+    member = replace(facts(), campaign=in_campaign(id="cmp_1"))
+    assert partition(("campaign",), member) == "cmp_1"
+    assert partition(("account", "campaign"), member) == "acct|cmp_1"
 
 
 def test_partitions_of_what_is_not_known() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from support.builders import AT, account, call, facts, network
+from support.builders import AT, account, call, facts, in_campaign, network
 from support.strategies import some_facts
 
 from gatekeeper.policy.model import Credential, Facts
@@ -33,8 +33,17 @@ def test_full_facts_fill_every_field() -> None:
         ),
         who=account(organization="org", email_domain="example.com"),
         what=call(client="c"),
+        campaign=in_campaign(),
     )
     assert set(view_of(known)) == set(FIELDS)
+
+
+def test_no_campaign_is_known_and_not_unknown() -> None:
+    """Rules on campaigns must not hit everybody who belongs to none."""
+    view = view_of(facts())
+    assert view["campaign.stage"] == "none"
+    assert view["campaign.probed"] is view["campaign.inherited"] is False
+    assert "campaign.id" not in view
 
 
 @settings(max_examples=60, deadline=None)

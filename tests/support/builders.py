@@ -10,6 +10,7 @@ from typing import Any
 
 from support.changes import replace
 
+from gatekeeper.policy.campaigns import CampaignFacts, Stage
 from gatekeeper.policy.decide import conclude
 from gatekeeper.policy.model import (
     Account,
@@ -156,6 +157,17 @@ def call(**changes: Any) -> Call:
     return replace(ordinary, **changes)
 
 
+def in_campaign(**changes: Any) -> CampaignFacts:
+    """Return what is known of a member of a campaign that shares one budget."""
+    ordinary: dict[str, Any] = {
+        "id": "cmp_0123456789ab",
+        "stage": Stage.BUDGET,
+        "score": 80.0,
+        "layers": ("address", "scaffold"),
+    }
+    return CampaignFacts(**(ordinary | changes))
+
+
 def facts(
     *,
     at: float = AT,
@@ -163,6 +175,7 @@ def facts(
     key: Credential | None = None,
     who: Account | None = None,
     what: Call | None = None,
+    campaign: CampaignFacts | None = None,
 ) -> Facts:
     """Put facts together; what is not given is ordinary."""
     return Facts(
@@ -171,6 +184,7 @@ def facts(
         credential() if key is None else key,
         account() if who is None else who,
         call() if what is None else what,
+        campaign=campaign,
     )
 
 

@@ -6,8 +6,19 @@ import json
 from typing import Any
 
 from hypothesis import strategies as st
-from support.builders import AT, DAY_S, account, call, credential, facts, limit_status, network
+from support.builders import (
+    AT,
+    DAY_S,
+    account,
+    call,
+    credential,
+    facts,
+    in_campaign,
+    limit_status,
+    network,
+)
 
+from gatekeeper.policy.campaigns import Stage
 from gatekeeper.policy.model import FOREVER
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import RuleSet
@@ -97,6 +108,18 @@ def calls() -> st.SearchStrategy[Any]:
     )
 
 
+def campaigns() -> st.SearchStrategy[Any]:
+    """Draw what is known of a member of any campaign, or ``None``."""
+    some = st.builds(
+        in_campaign,
+        stage=st.sampled_from(Stage),
+        score=st.floats(0, 100),
+        inherited=st.booleans(),
+        probed=st.booleans(),
+    )
+    return st.none() | some
+
+
 def some_facts() -> st.SearchStrategy[Any]:
     """Draw any facts; the credential is valid most of the time."""
     valid = st.just(CredentialStatus.VALID)
@@ -111,6 +134,7 @@ def some_facts() -> st.SearchStrategy[Any]:
         ),
         who=accounts(),
         what=calls(),
+        campaign=campaigns(),
     )
 
 

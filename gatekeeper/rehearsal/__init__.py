@@ -1,0 +1,1 @@
+"""The real decision code with a clock of its own: recorded, foreign or simulated traffic."""

@@ -1,0 +1,1 @@
+"""Populations and adversaries that never were, to measure how campaigns are found."""
