@@ -156,9 +156,13 @@ class Balances:
         return case.life.killed_s is not None or late
 
     def _unrecorded(self, case: Case, partition: str) -> None:
-        """Allow for a call of which no decision is known: what it may have taken stays."""
+        """Allow for a call of which no decision is known: what it may have taken stays.
+
+        Reading the file of a batch is a call already when its caller leaves meanwhile.
+        """
+        begun = "calls" if case.seen.planned.family is Family.FILE_BATCHES else None
         for rule, unit in _RULES:
-            if case.seen.sent == "whole" and (case.at_risk or rule in _UNSURE):
+            if case.seen.sent == "whole" and (case.at_risk or rule in _UNSURE or rule == begun):
                 key = f"{rule}:{unit}:{'' if rule == 'all-written' else partition}"
                 self.expected[key].add(0, to_micro(_MOST[unit]))
 
