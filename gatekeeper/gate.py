@@ -172,6 +172,7 @@ class Gate:
         if not isinstance(taken, Taken):
             return taken
         facts = replace(facts, call=asked(call, taken, now.prices))
+        facts = now.containment.placed(facts)
         if upgrade is None:
             judged = await self._judging.judge(case, facts, standing, taken)
         else:
@@ -242,6 +243,7 @@ class Gate:
             account=account,
             call=asked(call.facts.call, taken, now.prices),
         )
+        facts = now.containment.placed(facts)
         standing = screen(facts, now.rules, now.mode)
         judged = Judged(standing, call.terms)
         if not stops(standing, mode=now.mode):
