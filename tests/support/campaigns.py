@@ -14,9 +14,10 @@ from gatekeeper.policy.campaigns import (
     SharedTrait,
     Stage,
 )
+from gatekeeper.storage.database import RecordsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 STAGES = """
 containment:
@@ -91,3 +92,30 @@ def ids(first: int = 100) -> Callable[[], str]:
 def words(of: Campaign) -> list[str]:
     """Return the words of a history."""
     return [event.what for event in of.history]
+
+
+class Book:
+    """Campaigns in memory, which may be lost."""
+
+    def __init__(self, *campaigns: Campaign) -> None:
+        """Hold ``campaigns`` under the first revision."""
+        self.broken = False
+        self.reads = 0
+        self._revision = 1
+        self._campaigns = campaigns
+
+    def write(self, *campaigns: Campaign) -> None:
+        """Replace all of them."""
+        self._revision += 1
+        self._campaigns = campaigns
+
+    async def revision(self) -> int:
+        """Return how often they were written."""
+        if self.broken:
+            raise RecordsError("gone")
+        return self._revision
+
+    async def contained(self) -> Sequence[Campaign]:
+        """Return all that are open."""
+        self.reads += 1
+        return [each for each in self._campaigns if each.state.contains]
