@@ -8,7 +8,7 @@ from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
 from gatekeeper.policy.ruleset import OnUnknown
 from gatekeeper.policy.score import score
-from gatekeeper.policy.shaping import NOT_SHAPED, shape
+from gatekeeper.policy.shaping import shape
 from gatekeeper.policy.shortage import shortage, told_of
 from gatekeeper.policy.tiers import of_tier
 from gatekeeper.policy.view import view_of
@@ -136,14 +136,11 @@ def assess(facts: Facts, view: View, rules: RuleSet, screened: Standing = _CLEAR
         for rule in rules.step_up
         if not assurance.meets(rule.assurance) and rule.when(view) is True and rule.id not in exempt
     )
-    shaped = NOT_SHAPED
-    least, shaping = rules.shaping_of[facts.account.tier]
-    if risk.total >= least or risk.shadow_total >= least:
-        shaped = shape(facts, view, risk, shaping, exempt)
-        lifted |= shaped.lifted
-        for found in shaped.findings:
-            told.append(found)
-            findings.append(found[0])
+    shaped = shape(facts, view, risk, rules.shaping_for(facts.account.tier, risk), exempt)
+    lifted |= shaped.lifted
+    for found in shaped.findings:
+        told.append(found)
+        findings.append(found[0])
     return _stand(
         findings,
         risk,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.policy.campaigns import Stage
     from gatekeeper.policy.conditions import Condition
-    from gatekeeper.policy.model import Shaping, View
+    from gatekeeper.policy.model import RiskScore, Shaping, View
     from gatekeeper.policy.words import Assurance, Mode, OnFailure, Parameter, Unit, Verdict
 
 
@@ -323,10 +323,11 @@ class RuleSet:
         init=False, repr=False, compare=False
     )
     """The signals, each behind what evaluates its condition."""
-    shaping_of: dict[Tier, tuple[float, tuple[ShapingRule, ...]]] = field(
+    _shaping_of: dict[Tier, tuple[float, tuple[ShapingRule, ...], tuple[ShapingRule, ...]]] = field(
         init=False, repr=False, compare=False
     )
-    """The shaping rules of each tier, behind the score from which the first of them applies."""
+    """The shaping rules of each tier: the score from which the first that asks for one applies, all
+    of them, and those that apply whatever the score."""
 
     def __post_init__(self) -> None:
         """Work out once what most calls are cleared by."""
@@ -336,6 +337,12 @@ class RuleSet:
         shaping_of = {}
         for tier in Tier:
             some = tuple(rule for rule in self.shaping if tier in rule.tiers)
-            scores = (-math.inf if rule.at_least is None else rule.at_least for rule in some)
-            shaping_of[tier] = (min(scores, default=math.inf), some)
-        object.__setattr__(self, "shaping_of", shaping_of)
+            scores = (rule.at_least for rule in some if rule.at_least is not None)
+            always = tuple(rule for rule in some if rule.at_least is None)
+            shaping_of[tier] = (min(scores, default=math.inf), some, always)
+        object.__setattr__(self, "_shaping_of", shaping_of)
+
+    def shaping_for(self, tier: Tier, risk: RiskScore) -> tuple[ShapingRule, ...]:
+        """Return the shaping rules that may apply to a call of an account of ``tier``."""
+        least, some, always = self._shaping_of[tier]
+        return some if risk.total >= least or risk.shadow_total >= least else always
