@@ -12,18 +12,18 @@ from msgspec.structs import replace
 from gatekeeper.batch_files import OF_A_FILE
 from gatekeeper.conversations.metering import Granted, Refused
 from gatekeeper.conversations.opening import OF_A_TURN, Socket
-from gatekeeper.delivery import Admitted, countable
+from gatekeeper.deciding import Deciding
+from gatekeeper.delivery import Admitted
 from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
 from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.judging import Case, Judged, Judging
-from gatekeeper.listener.answers import preflight, refusal_text, refuse
+from gatekeeper.listener.answers import preflight
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
-from gatekeeper.policy.decide import assess, conclude, outright, screen, stops
+from gatekeeper.policy.decide import assess, screen, stops
 from gatekeeper.policy.model import Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import own_claims
-from gatekeeper.policy.record import to_record
 from gatekeeper.policy.view import before_a_call, view_of
 from gatekeeper.policy.words import (
     CredentialKind,
@@ -33,7 +33,6 @@ from gatekeeper.policy.words import (
     Unit,
     Verdict,
 )
-from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.terms import asked
 from gatekeeper.verification.pages import WEBHOOKS, PageCall
 
@@ -46,14 +45,14 @@ if TYPE_CHECKING:
     from gatekeeper.conversations.opening import Conversations
     from gatekeeper.conversations.passing import Leaving
     from gatekeeper.delivery import Delivery
-    from gatekeeper.dialects.base import Ask, Dialect, RefusalText
+    from gatekeeper.dialects.base import Ask, Dialect
     from gatekeeper.door import Door
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
     from gatekeeper.listener.head import Head
     from gatekeeper.listener.intake import Intake
     from gatekeeper.policy.limits import Claim
-    from gatekeeper.policy.model import Decision, LimitStatus, Moment, NetworkFacts, Standing
+    from gatekeeper.policy.model import Moment, NetworkFacts, Standing
     from gatekeeper.settings import Settings
     from gatekeeper.snapshot import Snapshot
     from gatekeeper.storage.decision_log import DecisionLog
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.usage import UsageBook
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
-    from gatekeeper.verification.links import LinkSigner, VerificationLink
+    from gatekeeper.verification.links import LinkSigner
 
 OWN_PATHS: Final = "/gatekeeper/"
 """Paths that the gate answers itself."""
@@ -104,6 +103,15 @@ class Gate:
         self._parts = parts
         self._own_limits = OwnLimits(parts.limiter, parts.metrics, parts.settings.cors)
         self._judging = Judging(parts.limiter, parts.settings.deadlines.hold_s)
+        self._deciding = Deciding(
+            parts.settings,
+            parts.clock,
+            parts.log,
+            parts.links,
+            parts.metrics,
+            parts.usage,
+            parts.tracing,
+        )
 
     async def handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         """Answer one request of a listener."""
@@ -144,7 +152,7 @@ class Gate:
             # Nothing of a malformed head is believed or kept, not even its method.
             method = request.method if request.method in METHODS else ""
             facts = Facts(at.unix_s, network, _UNREAD, NOBODY, Call(method, ""))
-            refusal = self._refuse_outright(case, head, facts, PLAIN)
+            refusal = self._deciding.refuse_outright(case, head, facts, PLAIN)
             refusal.force_close()  # nor are the bytes that follow it
             return refusal
         path = head.target.path
@@ -172,6 +180,7 @@ class Gate:
         if not isinstance(taken, Taken):
             return taken
         facts = replace(facts, call=asked(call, taken, now.prices))
+        facts = now.containment.placed(facts)
         if upgrade is None:
             judged = await self._judging.judge(case, facts, standing, taken)
         else:
@@ -179,13 +188,13 @@ class Gate:
             judged = await self._judging.with_slot(case, facts, taken, judged)
         admitted = False
         try:
-            decision = self._decide(case, judged.standing, facts, judged.statuses)
+            decision = self._deciding.decide(case, judged.standing, facts, judged.statuses)
             admitted = decision.admits
         finally:
             if not admitted:
                 await self._judging.give_back(judged, at)
         if not admitted:
-            return self._refuse(case, decision, facts, dialect)
+            return self._deciding.refuse(case, decision, facts, dialect)
         admission = Admitted(
             request, head, taken, dialect, facts, decision, judged.held, now.prices, judged.terms
         )
@@ -205,14 +214,14 @@ class Gate:
         parts = self._parts
         taken = await parts.intake.take(case.request, head, dialect)
         if isinstance(taken, BadRequest):
-            return self._refuse_outright(case, taken, facts, dialect)
+            return self._deciding.refuse_outright(case, taken, facts, dialect)
         if taken.ask is None or taken.ask.file is None:
             return taken
         apart = replace(case, id=f"{case.id}.file")
         judged = await self._judging.judge(apart, facts, standing, taken, OF_A_FILE)
         found: Taken | BadRequest | None = None
         try:
-            if self._concluded(case, judged.standing, facts, judged.statuses).admits:
+            if self._deciding.concluded(case, judged.standing, facts, judged.statuses).admits:
                 found = await parts.batch_files.read(head, facts.credential.kind, taken)
         finally:
             if isinstance(found, Taken):
@@ -220,10 +229,10 @@ class Gate:
             elif judged.held is not None:
                 await parts.limiter.settle(judged.held, Usage(), parts.clock())
         if found is None:
-            decision = self._decide(case, judged.standing, facts, judged.statuses)
-            return self._refuse(case, decision, facts, dialect)
+            decision = self._deciding.decide(case, judged.standing, facts, judged.statuses)
+            return self._deciding.refuse(case, decision, facts, dialect)
         if isinstance(found, BadRequest):
-            return self._refuse_outright(case, found, facts, dialect)
+            return self._deciding.refuse_outright(case, found, facts, dialect)
         return found
 
     async def _hold_more(
@@ -242,11 +251,12 @@ class Gate:
             account=account,
             call=asked(call.facts.call, taken, now.prices),
         )
+        facts = now.containment.placed(facts)
         standing = screen(facts, now.rules, now.mode)
         judged = Judged(standing, call.terms)
         if not stops(standing, mode=now.mode):
             judged = await self._judging.judge(case, facts, standing, taken, units)
-        decision = self._concluded(case, judged.standing, facts, judged.statuses)
+        decision = self._deciding.concluded(case, judged.standing, facts, judged.statuses)
         terms = judged.terms
         output, asked_for = terms.call.max_output_tokens, ask.max_output_tokens or 0
         if decision.admits and (output >= asked_for or terms.budget_tokens is not None):
@@ -256,17 +266,7 @@ class Gate:
             reason = Reason.REQUEST_EXCEEDS_LIMIT
             decision = replace(decision, verdict=Verdict.RATE_LIMITED, reason=reason)
         reason = decision.reason or Reason.SERVICE_UNAVAILABLE
-        return Refused(reason, partial(self._tell, case, decision, facts))
-
-    def _tell(
-        self, case: Case, decision: Decision, facts: Facts, detail: str | None
-    ) -> RefusalText:
-        """Record the refusal of a further piece and return what its caller is told."""
-        self._record(case, decision, facts)
-        kind, said = facts.credential.kind, facts.credential.detail
-        decision = replace(decision, detail=detail or decision.detail)
-        link = self._link(case, decision, facts)
-        return refusal_text(decision, self._parts.settings, kind=kind, link=link, said=said)
+        return Refused(reason, partial(self._deciding.tell, case, decision, facts))
 
     async def _end_screened(
         self, case: Case, screened: Standing, facts: Facts, dialect: Dialect
@@ -274,7 +274,7 @@ class Gate:
         """Refuse a call, or tell its caller where its own limits stand for a call of it now."""
         request, now, ours = case.request, case.now, self._own_limits
         if stops(screened, mode=now.mode):
-            return self._refuse(case, self._decide(case, screened, facts), facts, dialect)
+            return self._deciding.end(case, screened, facts, dialect)
         if (answered := ours.unanswerable(request, facts, case.at)) is not None:
             return answered
         claims: tuple[Claim, ...] = ()
@@ -282,12 +282,12 @@ class Gate:
             view = view_of(facts)
             standing = assess(facts, view, now.rules, screened)
             if not screened.admits and stops(standing, mode=now.mode):  # a region that is unknown
-                return self._refuse(case, self._decide(case, standing, facts), facts, dialect)
+                return self._deciding.end(case, standing, facts, dialect)
             claims = own_claims(now.planner.claims(facts, standing, before_a_call(view)))
         if (told := await ours.tell(request, facts, claims, case.at)) is not None:
             return told
         unknown = BadRequest(Reason.SERVICE_UNAVAILABLE, None)
-        return self._refuse_outright(case, unknown, facts, dialect)
+        return self._deciding.refuse_outright(case, unknown, facts, dialect)
 
     async def _answer_own(
         self, case: Case, method: str, path: str, network: NetworkFacts
@@ -299,7 +299,7 @@ class Gate:
             standing = screen(facts, case.now.rules, case.now.mode)
             banned = standing.verdict is Verdict.EMBARGOED
             if banned and stops(standing, mode=case.now.mode):
-                return self._refuse(case, self._decide(case, standing, facts), facts, PLAIN)
+                return self._deciding.end(case, standing, facts, PLAIN)
         read = partial(read_small, request, within_s=_PAGE_BODY_S)
         call = PageCall(
             method,
@@ -310,77 +310,3 @@ class Gate:
             lambda most_bytes: read(most_bytes=most_bytes),
         )
         return await self._parts.own_page(call)
-
-    def _decide(
-        self,
-        case: Case,
-        standing: Standing,
-        facts: Facts,
-        limits: tuple[LimitStatus, ...] = (),
-    ) -> Decision:
-        """Conclude, record and count. A gate that cannot record admits nothing."""
-        parts = self._parts
-        decision = self._concluded(case, standing, facts, limits)
-        if decision.admits and not parts.log.accepting:
-            decision = self._concluded(case, outright(Reason.SERVICE_UNAVAILABLE), facts, ())
-        self._record(case, decision, facts)
-        if parts.tracing is not None:
-            parts.tracing.decided(decision, facts.call.dialect, facts.call.method)
-        return decision
-
-    def _record(self, case: Case, decision: Decision, facts: Facts) -> None:
-        parts = self._parts
-        parts.log.append(encode_record(to_record(decision, facts, mode=case.now.mode)))
-        parts.metrics.count(
-            "gatekeeper_decisions",
-            decision.verdict.word,
-            decision.reason or "",
-            facts.call.dialect,
-            "yes" if decision.enforced else "no",
-        )
-        if not decision.admits and countable(facts):
-            parts.usage.refused(facts.account.id, facts.at)
-        for found in decision.findings:
-            parts.metrics.count(
-                "gatekeeper_rule_matches", found.rule, found.mode, found.verdict.word
-            )
-        took_us = parts.clock().monotonic_us - case.at.monotonic_us
-        parts.metrics.observe("gatekeeper_decision_seconds", took_us * 1e-6)
-
-    def _concluded(
-        self, case: Case, standing: Standing, facts: Facts, limits: tuple[LimitStatus, ...]
-    ) -> Decision:
-        return conclude(
-            standing,
-            limits,
-            case.now.rules,
-            decision_id=case.id,
-            at=facts.at,
-            mode=case.now.mode,
-        )
-
-    def _refuse_outright(
-        self, case: Case, why: BadRequest, facts: Facts, dialect: Dialect
-    ) -> StreamResponse:
-        decision = self._decide(case, outright(why.reason, why.detail), facts)
-        return self._refuse(case, decision, facts, dialect)
-
-    def _refuse(
-        self, case: Case, decision: Decision, facts: Facts, dialect: Dialect
-    ) -> StreamResponse:
-        link = self._link(case, decision, facts)
-        return refuse(
-            case.request,
-            decision,
-            dialect,
-            self._parts.settings,
-            kind=facts.credential.kind,
-            link=link,
-            said=facts.credential.detail,
-        )
-
-    def _link(self, case: Case, decision: Decision, facts: Facts) -> VerificationLink | None:
-        if decision.obligation is None or decision.verdict is not Verdict.STEP_UP:
-            return None
-        assurance = decision.obligation.assurance
-        return self._parts.links.issue(facts.account.id, assurance, case.id, case.at.unix_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gatekeeper.live.outcome import What
+from gatekeeper.policy.campaigns import Stage
 from gatekeeper.policy.words import GateMode
 
 if TYPE_CHECKING:
@@ -64,8 +65,30 @@ def declare_gauges(
         ("mode",),
         lambda: {(each.value,): each is gate.snapshot.mode for each in GateMode},
     )
+    metrics.gauges(
+        "gatekeeper_campaigns",
+        "Campaigns that are contained, by their stage.",
+        ("stage",),
+        lambda: {(each.value,): _at_stage(gate, each) for each in Stage},
+    )
+    gauge(
+        "gatekeeper_campaign_members",
+        "Accounts that belong to a campaign.",
+        lambda: len(gate.snapshot.containment.members),
+    )
+    metrics.gauges(
+        "gatekeeper_containment_info",
+        "Always 1; the revision of the containment in force, empty for none.",
+        ("revision",),
+        lambda: {(gate.snapshot.containment.revision,): 1},
+    )
     gauge("gatekeeper_accounts", "Accounts known.", lambda: directory.sizes[0])
     gauge("gatekeeper_keys", "API keys in force.", lambda: directory.sizes[1])
+
+
+def _at_stage(gate: Gate, stage: Stage) -> int:
+    campaigns = gate.snapshot.containment.campaigns.values()
+    return sum(each.facts.stage is stage for each in campaigns)
 
 
 def _declare_network_gauges(metrics: Metrics, gate: Gate, clock: Callable[[], float]) -> None:

@@ -103,6 +103,7 @@ def _print(
         "thresholds": rules.thresholds,
         "tiers": rules.tiers,
         "limits": rules.limits,
+        "containment": rules.containment,
         "shaping": rules.shaping,
         "step-up": rules.step_up,
         "exemptions": rules.exemptions,

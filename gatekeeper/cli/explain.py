@@ -227,6 +227,8 @@ def _show(
     out.print(f" ({decision.reason})" if decision.reason else "")
     out.print(f"With shadow rules: {decision.shadow_verdict.word}")
     out.print(f"Rules: {decision.rules_revision}")
+    if facts.containment:
+        out.print(f"Containment: {facts.containment}")
     if mode is not GateMode.ENFORCE:
         out.print(f"Mode: {mode}")
     if decision.shaping is not None:

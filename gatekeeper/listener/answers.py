@@ -47,7 +47,8 @@ def refuse(
         headers["WWW-Authenticate"] = _challenge(decision, settings)
     if status == _LEGAL:
         headers["Link"] = f'<{settings.public_url}>; rel="blocked-by"'  # RFC 7725
-    headers.extend(rate_limit_headers(decision.limits))
+    if decision.verdict is not Verdict.STEP_UP:  # it looks the same, whatever asks for it (H34)
+        headers.extend(rate_limit_headers(decision.limits))
     headers.update(dialect.refusal_headers(text))
     headers[DECISION_HEADER] = decision.id
     add_cors(headers, request, settings.cors)

@@ -24,6 +24,7 @@ from gatekeeper.storage.rule_history import RuleHistory
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gatekeeper.live.containment import ContainmentKeeper
     from gatekeeper.live.files import Cause, FileWatch
     from gatekeeper.live.outcome import Judging
     from gatekeeper.live.rule_files import RuleFiles
@@ -75,8 +76,12 @@ class Live:
         network_secret: bytes,
         clock: Callable[[], float],
         metrics: Metrics,
+        containment: ContainmentKeeper | None = None,
     ) -> None:
-        """Keep ``gate``, which was built from ``files`` and the network data of ``settings``."""
+        """Keep ``gate``, which was built from ``files`` and the network data of ``settings``.
+
+        Without a keeper of the ``containment``, nobody is contained.
+        """
         self._gate = gate
         self._database = database
         self._identity = identity
@@ -102,6 +107,7 @@ class Live:
             metrics=metrics,
             watch=watches.networks,
         )
+        self.containment = containment
         self.modes = ModeKeeper(gate, controls, GateMode(settings.mode), metrics)
         self.rule_desk = RuleDesk(self.rules, history)
         self.mode_desk = ModeDesk(self.modes, controls)
@@ -151,7 +157,9 @@ class Live:
         if head != self._seen or self.rules.waiting:
             await self.modes.follow(at)  # first: no trouble with rules may hold back a kill switch
             await self.rules.follow()
-            self._seen = head
+        if self.containment is not None and (head != self._seen or self.containment.outdated):
+            await self.containment.follow()
+        self._seen = head
         node = self._node(at)
         news = self._told is None or _state(node) != _state(self._told)
         if news or at >= self._told_at + TELL_S:

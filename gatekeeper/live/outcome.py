@@ -17,6 +17,7 @@ class What(StrEnum):
     RULES = "rules"
     NETWORKS = "networks"
     MODE = "mode"
+    CONTAINMENT = "containment"
 
 
 class Outcome(StrEnum):

@@ -231,7 +231,7 @@ class RuleKeeper:
             # The records hold the texts too: protection goes before the convenience of `explain`.
             self._log.error("rules_not_archived", revision=rules.revision, error=error.strerror)
         before = self._gate.snapshot
-        self._gate.snapshot = Snapshot.of(rules, before.network, before.mode)
+        self._gate.snapshot = Snapshot.of(rules, before.network, before.mode, before.containment)
         self._metrics.count("gatekeeper_reloads", What.RULES, Outcome.APPLIED)
         self._log.info(
             "rules_in_force",

@@ -110,6 +110,8 @@ class Status(Wire):
     rules_revision: str
     network_revision: str
     network_problems: int
+    containment_revision: str
+    """Of the campaigns that this node contains; empty for none."""
     records: RecordsStatus
     limits: LimitsStatus
     decision_log: LogStatus
@@ -135,6 +137,7 @@ async def _get(services: Services, asked: Asked) -> Answer:
             rules_revision=snapshot.rules.revision,
             network_revision=snapshot.network.revision,
             network_problems=len(snapshot.network.problems),
+            containment_revision=snapshot.containment.revision,
             records=RecordsStatus(
                 answering=not node.directory.failing,
                 stale_s=round(node.directory.staleness_s(asked.at), 3),

@@ -126,10 +126,27 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
 
     at: float
     what: str
-    """A word: ``found``, ``stage``, ``grew``, ``confirmed``, ``dismissed``, ``merged``,
-    ``released``, ``verified``, ``probe_passed``."""
+    """A word: ``found``, ``stage``, ``shadow_stage`` (where a rule in shadow would have raised it
+    to), ``grew``, ``confirmed``, ``dismissed``, ``merged``, ``released``, ``verified``,
+    ``probe_passed``."""
     detail: str = ""
     by: str = "watcher"
+
+
+class ProbeCount(Struct, frozen=True, gc=False):
+    """How the members fared that a campaign had asked who they are."""
+
+    asked: int
+    verified: int
+    """Those of them that proved it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether most of them did, of enough to tell: strangers that merely look alike."""
+        return self.asked >= _FEWEST_ASKED and 2 * self.verified > self.asked
+
+
+_FEWEST_ASKED: Final = 4
 
 
 class Campaign(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -150,6 +167,18 @@ class Campaign(Struct, frozen=True, gc=False, omit_defaults=True):
     into: str | None = None
     """Id of the campaign that it was merged into."""
     history: tuple[Event, ...] = ()
+    missing: dict[str, float] = {}
+    """Members that the last runs did not find, with when one first did not: for a while they
+    stay."""
+    weak_since: float | None = None
+    """Since when it no longer bears out its stage."""
+    faded: bool = False
+    """Whether it was released because too little was seen of it: it comes back under its id."""
+
+    @property
+    def contained(self) -> frozenset[str]:
+        """Accounts that are treated as members: found, or not missing for long, and not left."""
+        return frozenset(self.group.members).union(self.missing).difference(self.left)
 
 
 class CampaignFacts(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
-from gatekeeper.policy.ratelimit_headers import is_told
 from gatekeeper.policy.ruleset import OnUnknown
 from gatekeeper.policy.score import score
-from gatekeeper.policy.shaping import NOT_SHAPED, shape
+from gatekeeper.policy.shaping import shape
+from gatekeeper.policy.shortage import shortage, told_of
 from gatekeeper.policy.tiers import of_tier
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import (
@@ -19,9 +18,7 @@ from gatekeeper.policy.words import (
     GateMode,
     Mode,
     NetworkKind,
-    OnFailure,
     Reason,
-    Unit,
     Verdict,
 )
 
@@ -55,15 +52,6 @@ _CREDENTIAL_FINDINGS: Final = {
     CredentialStatus.INVALID: (Verdict.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID),
     CredentialStatus.EXPIRED: (Verdict.UNAUTHENTICATED, Reason.CREDENTIALS_EXPIRED),
     CredentialStatus.UNKNOWN: (Verdict.UNAVAILABLE, Reason.SERVICE_UNAVAILABLE),
-}
-
-_LIMIT_REASONS: Final = {
-    Unit.REQUESTS: Reason.RATE_LIMIT_EXCEEDED,
-    Unit.INPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
-    Unit.OUTPUT_TOKENS: Reason.TOKEN_LIMIT_EXCEEDED,
-    Unit.COST: Reason.SPENDING_LIMIT_EXCEEDED,
-    Unit.BYTES: Reason.RATE_LIMIT_EXCEEDED,
-    Unit.CONCURRENCY: Reason.CONCURRENCY_LIMIT_EXCEEDED,
 }
 
 NEVER_OBSERVED_AWAY: Final = frozenset(
@@ -148,14 +136,11 @@ def assess(facts: Facts, view: View, rules: RuleSet, screened: Standing = _CLEAR
         for rule in rules.step_up
         if not assurance.meets(rule.assurance) and rule.when(view) is True and rule.id not in exempt
     )
-    shaped = NOT_SHAPED
-    least, shaping = rules.shaping_of[facts.account.tier]
-    if risk.total >= least or risk.shadow_total >= least:
-        shaped = shape(facts, view, risk, shaping, exempt)
-        lifted |= shaped.lifted
-        for found in shaped.findings:
-            told.append(found)
-            findings.append(found[0])
+    shaped = shape(facts, view, risk, rules.shaping_for(facts.account.tier, risk), exempt)
+    lifted |= shaped.lifted
+    for found in shaped.findings:
+        told.append(found)
+        findings.append(found[0])
     return _stand(
         findings,
         risk,
@@ -229,23 +214,19 @@ def conclude(
     ``limits`` is empty when the limits were not asked, because the standing already refuses.
     """
     verdict, reason, detail = standing.verdict, standing.reason, standing.detail
+    obligation = standing.obligation
     shadow = standing.shadow_verdict
     findings = standing.findings
     short = [status for status in limits if not status.fits]
     if short:
-        found = tuple(map(_short, short))
+        found = tuple(map(shortage, short))
         shadow = worst((shadow, *(finding.verdict for finding in found)))
         findings += found
         enforced = [status for status in short if status.mode is Mode.ENFORCE]
         if enforced and verdict is Verdict.ALLOW:
             verdict = worst(f.verdict for f in found if f.mode is Mode.ENFORCE)
-            longest = max(
-                (status for status in enforced if _limit_verdict(status) is verdict),
-                key=lambda status: status.retry_after_s,
-            )
-            reason = limit_reason(longest)
-            if reason is Reason.REQUEST_EXCEEDS_LIMIT:
-                detail = _lever(longest)
+            speaking = [status for status in enforced if shortage(status).verdict is verdict]
+            reason, detail, obligation = told_of(speaking)
     return Decision(
         id=decision_id,
         at=at,
@@ -255,56 +236,13 @@ def conclude(
         shadow_verdict=shadow,
         findings=findings,
         score=standing.score,
-        obligation=standing.obligation,
+        obligation=obligation,
         tighten=standing.tighten,
         limits=limits,
         rules_revision=rules.revision,
         detail=detail,
         shaping=standing.shaping,
     )
-
-
-_LEVERS: Final = {
-    Unit.INPUT_TOKENS: ("input tokens", "Shorten the prompt."),
-    Unit.OUTPUT_TOKENS: (
-        "output tokens",
-        "Lower max_tokens (or max_completion_tokens, max_output_tokens) or n.",
-    ),
-    Unit.COST: ("US cents", "Shorten the prompt, lower max_tokens or n, or use a cheaper model."),
-    Unit.BYTES: ("bytes", "Send less at once."),
-}
-
-
-def _lever(status: LimitStatus) -> str | None:
-    """Say which field makes a call fit that never can; numbers only of the caller's own quota."""
-    lever = _LEVERS.get(status.unit)
-    if lever is None:
-        return None
-    words, fix = lever
-    if not is_told(status):
-        return fix
-    asked, most = math.ceil(status.requested), math.floor(status.limit)
-    return f"It may take up to {asked} {words}, and at most {most} are given at once. {fix}"
-
-
-def _short(status: LimitStatus) -> Finding:
-    detail = "" if status.failed is None else f"store failed: {status.failed.value}"
-    return Finding(status.rule, status.mode, _limit_verdict(status), limit_reason(status), detail)
-
-
-def _limit_verdict(status: LimitStatus) -> Verdict:
-    """Tell a quota without room from one that could not be asked."""
-    closed = status.failed is OnFailure.CLOSED
-    return Verdict.UNAVAILABLE if closed else Verdict.RATE_LIMITED
-
-
-def limit_reason(status: LimitStatus) -> Reason:
-    """Return what a caller is told of a quota that had no room."""
-    if status.failed is OnFailure.CLOSED:
-        return Reason.SERVICE_UNAVAILABLE
-    if math.isinf(status.retry_after_s):
-        return Reason.REQUEST_EXCEEDS_LIMIT
-    return _LIMIT_REASONS[status.unit]
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

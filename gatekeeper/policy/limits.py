@@ -33,7 +33,7 @@ from gatekeeper.policy.words import AtEnd, Mode, Unit
 if TYPE_CHECKING:
     from gatekeeper.policy.model import Usage
     from gatekeeper.policy.ruleset import LimitRule
-    from gatekeeper.policy.words import OnFailure
+    from gatekeeper.policy.words import Assurance, OnFailure
 
 MICRO: Final = 1_000_000
 """Micro-units in a unit, and microseconds in a second."""
@@ -147,6 +147,8 @@ class Quota:
     """``None``: as the settings of the store say."""
     yields: bool = False
     """Whether a call may take what is left when that is less than it asks for."""
+    used_up: Assurance | None = None
+    """What is asked of a caller without room, instead of waiting."""
 
     @classmethod
     def of(cls, rule: LimitRule, tighten: float = 1.0) -> Quota:
@@ -177,6 +179,7 @@ class Quota:
             limit_per_period=limit if leased else min(rule.amount, MAX_UNITS) * pace,
             on_store_failure=rule.on_store_failure,
             yields=rule.at_end is AtEnd.STOP,
+            used_up=rule.used_up,
         )
 
     def shared(self, among: int) -> Quota:
@@ -253,6 +256,7 @@ class Claim(Struct, frozen=True, gc=False):
             self.amount / MICRO,
             left / MICRO if left > 0 else 0.0,
             wait_s,
+            used_up=quota.used_up,
         )
 
     def untaken(self, used: int, remainder: int) -> LimitStatus:

@@ -277,6 +277,8 @@ class LimitStatus(Struct, frozen=True, gc=False, omit_defaults=True):
     """0 when the call fitted, ``math.inf`` when it can never fit."""
     failed: OnFailure | None = None
     """What the rule did because the store could not answer; ``None`` when it did."""
+    used_up: Assurance | None = None
+    """What a caller without room must prove to get out of this quota, rather than wait."""
 
     @property
     def fits(self) -> bool:

@@ -22,6 +22,7 @@ from gatekeeper.policy.model import Shaping
 from gatekeeper.policy.notation import duration_s, instant_s, rate_of
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.ruleset import (
+    ContainmentRule,
     EmbargoRule,
     Exemption,
     LimitRule,
@@ -41,16 +42,17 @@ from gatekeeper.policy.words import Assurance, LogprobsChange, Tier, Unit, Verdi
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from gatekeeper.policy.rule_containment import ContainmentFile
     from gatekeeper.policy.rule_files import (
         EmbargoFile,
         ExemptionFile,
-        LimitFile,
         ShapingFile,
         SignalFile,
         StepUpFile,
         ThresholdFile,
         TierFile,
     )
+    from gatekeeper.policy.rule_limits import LimitFile
     from gatekeeper.policy.strict_yaml import Document
 
 SECTIONS: Final = (
@@ -59,6 +61,7 @@ SECTIONS: Final = (
     "thresholds",
     "tiers",
     "limits",
+    "containment",
     "shaping",
     "step_up",
     "exemptions",
@@ -118,7 +121,12 @@ class _Whole:
 
     def mistakes(self) -> list[Mistake]:
         found = chain(
-            self._ids(), self._private(), self._tiers(), self._models(), self._exemptions()
+            self._ids(),
+            self._private(),
+            self._tiers(),
+            self._twice(("containment",), "stage", "every stage has at most one rule."),
+            self._models(),
+            self._exemptions(),
         )
         return list(found)
 
@@ -189,12 +197,16 @@ class _Whole:
         known = {text for section in SECTIONS for text, _, _ in self._texts(section, "id")}
         never = {text for text, _, _ in self._texts("embargo", "id")}
         never |= {text for text, _, _ in self._texts("exemptions", "id")}
+        stages = {text for text, _, _ in self._texts("containment", "id")}
         for text, file, path in self._texts("exemptions", "rules"):
             if text in never:
                 message = f"`{text[:64]}` cannot be exempted from: embargo has no exceptions."
                 yield self._at(file, path, message)
+            elif text in stages:
+                message = f"`{text[:64]}` is a stage: exempt from the rules that act on it."
+                yield self._at(file, path, message)
             elif text not in known and self._complete:
-                hint = did_you_mean(text, known - never)
+                hint = did_you_mean(text, known - never - stages)
                 yield self._at(file, path, f"There is no rule `{text[:64]}`{hint}")
 
     def _nowhere(self, section: str, message: str) -> Mistake:
@@ -216,6 +228,7 @@ def _build(files: list[RuleFile]) -> RuleSet:
         thresholds=tuple(_threshold(rule) for file in files for rule in file.thresholds),
         tiers={rule.tier: _tier(rule) for file in files for rule in file.tiers},
         limits=tuple(_limit(rule) for file in files for rule in file.limits),
+        containment=tuple(_containment(rule) for file in files for rule in file.containment),
         shaping=tuple(_shaping(rule) for file in files for rule in file.shaping),
         step_up=tuple(_step_up(rule) for file in files for rule in file.step_up),
         exemptions=tuple(_exemption(rule) for file in files for rule in file.exemptions),
@@ -301,6 +314,24 @@ def _limit(rule: LimitFile) -> LimitRule:
         when=compile_condition(rule.when) if rule.when else None,
         on_store_failure=rule.on_store_failure,
         at_end=rule.at_end,
+        used_up=Assurance(rule.assurance or Assurance.IAL1) if rule.used_up else None,
+    )
+
+
+def _containment(rule: ContainmentFile) -> ContainmentRule:
+    return ContainmentRule(
+        id=rule.id,
+        description=rule.description,
+        mode=rule.mode,
+        stage=rule.stage,
+        raise_at=rule.raise_at,
+        lower_below=rule.lower_below,
+        hold_s=duration_s(rule.hold),
+        members=rule.members,
+        layers=rule.layers,
+        percent=rule.percent,
+        confirmed=rule.confirmed,
+        newcomers_s=duration_s(rule.newcomers) if rule.newcomers else 0,
     )
 
 

@@ -16,8 +16,9 @@ from gatekeeper.policy.words import AtEnd, Tier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gatekeeper.policy.campaigns import Stage
     from gatekeeper.policy.conditions import Condition
-    from gatekeeper.policy.model import Shaping, View
+    from gatekeeper.policy.model import RiskScore, Shaping, View
     from gatekeeper.policy.words import Assurance, Mode, OnFailure, Parameter, Unit, Verdict
 
 
@@ -176,11 +177,52 @@ class LimitRule:
     """``None``: as the settings of the store say."""
     at_end: AtEnd = AtEnd.REFUSE
     """What happens when less is left than a call may write (``output_tokens`` only)."""
+    used_up: Assurance | None = None
+    """What a caller must prove when nothing is left, instead of waiting; ``None``: it waits."""
 
     @property
     def own(self) -> bool:
         """Whether the quota belongs to the caller alone and may be told to it."""
         return "account" in self.per or "key" in self.per
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentRule:
+    """When a campaign comes to a stage, and when it falls below. Other rules say what that does."""
+
+    id: str
+    description: str
+    mode: Mode
+    stage: Stage
+    raise_at: float
+    """Score from which a campaign is raised to the stage."""
+    lower_below: float
+    """Score below which the stage is no longer borne out; at most ``raise_at``."""
+    hold_s: int
+    """How long that must last before the campaign is lowered."""
+    members: int
+    """Fewest members."""
+    layers: int
+    """Fewest independent layers that link them."""
+    percent: float | None
+    """Share of the members that a probe asks; ``None`` for other stages."""
+    confirmed: bool
+    """Whether only a campaign that an admin confirmed comes this far."""
+    newcomers_s: int
+    """Age below which any account may inherit the stage. Accounts made since the campaign was first
+    seen may in any case."""
+
+    def reached(self, score: float, members: int, layers: int, *, confirmed: bool) -> bool:
+        """Tell whether a campaign is to be raised to this stage."""
+        return score >= self.raise_at and self._met(members, layers, confirmed=confirmed)
+
+    def borne_out(self, score: float, members: int, layers: int, *, confirmed: bool) -> bool:
+        """Tell whether a campaign that came to this stage may stay."""
+        return score >= self.lower_below and self._met(members, layers, confirmed=confirmed)
+
+    def _met(self, members: int, layers: int, *, confirmed: bool) -> bool:
+        enough = members >= self.members and layers >= self.layers
+        return enough and (confirmed or not self.confirmed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,15 +317,17 @@ class RuleSet:
     exemptions: tuple[Exemption, ...]
     models: tuple[ModelRule, ...]
     shaping: tuple[ShapingRule, ...] = ()
+    containment: tuple[ContainmentRule, ...] = ()
     reach: EmbargoReach = field(init=False, repr=False, compare=False)
     observed: tuple[tuple[Callable[[View], bool | None], SignalRule], ...] = field(
         init=False, repr=False, compare=False
     )
     """The signals, each behind what evaluates its condition."""
-    shaping_of: dict[Tier, tuple[float, tuple[ShapingRule, ...]]] = field(
+    _shaping_of: dict[Tier, tuple[float, tuple[ShapingRule, ...], tuple[ShapingRule, ...]]] = field(
         init=False, repr=False, compare=False
     )
-    """The shaping rules of each tier, behind the score from which the first of them applies."""
+    """The shaping rules of each tier: the score from which the first that asks for one applies, all
+    of them, and those that apply whatever the score."""
 
     def __post_init__(self) -> None:
         """Work out once what most calls are cleared by."""
@@ -293,6 +337,12 @@ class RuleSet:
         shaping_of = {}
         for tier in Tier:
             some = tuple(rule for rule in self.shaping if tier in rule.tiers)
-            scores = (-math.inf if rule.at_least is None else rule.at_least for rule in some)
-            shaping_of[tier] = (min(scores, default=math.inf), some)
-        object.__setattr__(self, "shaping_of", shaping_of)
+            scores = (rule.at_least for rule in some if rule.at_least is not None)
+            always = tuple(rule for rule in some if rule.at_least is None)
+            shaping_of[tier] = (min(scores, default=math.inf), some, always)
+        object.__setattr__(self, "_shaping_of", shaping_of)
+
+    def shaping_for(self, tier: Tier, risk: RiskScore) -> tuple[ShapingRule, ...]:
+        """Return the shaping rules that may apply to a call of an account of ``tier``."""
+        least, some, always = self._shaping_of[tier]
+        return some if risk.total >= least or risk.shadow_total >= least else always

@@ -71,6 +71,8 @@ def shape(
         if reached:
             enforced.append(rule)
         findings += _found(rule, Mode.ENFORCE if reached else Mode.SHADOW, facts.call)
+    if not (enforced or findings or lifted):
+        return NOT_SHAPED
     return Shaped(strictest(enforced), tuple(findings), frozenset(lifted))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import update
+from support.campaigns import PROBE_KEY, Book, campaign
 from support.gates import eventually
 from support.live import (
     AT,
@@ -17,8 +18,11 @@ from support.live import (
     write_rules,
 )
 
+from gatekeeper.live.containment import ContainmentKeeper
+from gatekeeper.live.files import Cause
 from gatekeeper.live.fleet import TELL_S, Identity, Live, Watches
 from gatekeeper.live.rule_files import RuleFiles
+from gatekeeper.policy.campaigns import Stage
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Geoip, Settings
 from gatekeeper.storage.controls import Controls, ModeOverride
@@ -35,8 +39,10 @@ if TYPE_CHECKING:
 class Gate:
     """A gate without listeners, on a clock of its own."""
 
-    def __init__(self, folder: Path, database: FlakyDatabase, name: str = "a") -> None:
-        """Read the rules of ``folder``."""
+    def __init__(
+        self, folder: Path, database: FlakyDatabase, name: str = "a", book: Book | None = None
+    ) -> None:
+        """Read the rules of ``folder``; campaigns are those of ``book``."""
         self.at = AT
         settings = Settings(
             data_dir=folder / name, rules_dir=folder, geoip=Geoip(databases=(), networks=())
@@ -45,6 +51,10 @@ class Gate:
         files = RuleFiles.read(folder)
         assert isinstance(files, RuleFiles)
         self.judge = Judge(files.rules)
+        metrics = Metrics()
+        containment = None
+        if book is not None:
+            containment = ContainmentKeeper(self.judge, book, probe_key=PROBE_KEY, metrics=metrics)
         self.live = Live(
             self.judge,
             settings,
@@ -54,7 +64,8 @@ class Gate:
             identity=Identity(f"id-{name}", name, AT),
             network_secret=NETWORK_SECRET,
             clock=lambda: self.at,
-            metrics=Metrics(),
+            metrics=metrics,
+            containment=containment,
         )
 
 
@@ -78,6 +89,36 @@ async def test_a_gate_tells_of_itself_at_once_and_in_time(
     gate.at += TELL_S
     await gate.live.turn()
     assert (await gate.live.nodes())[0].seen_at == gate.at
+
+
+async def test_campaigns_are_followed_with_the_records_and_with_the_rules(
+    tmp_path: Path, database: FlakyDatabase
+) -> None:
+    """From the first call on; when others are in force, by theirs; and kept while records fail."""
+    write_rules(tmp_path / "rules", limited(1))
+    book = Book(campaign())
+    gate = Gate(tmp_path / "rules", database, book=book)
+    await gate.live.start()
+    assert set(gate.judge.snapshot.containment.campaigns) == {"cmp_000000000001"}
+    book.write(campaign(stage=Stage.STEP_UP))
+    await gate.live.turn()
+    assert book.reads == 1, "nothing was written to the records"
+    await Controls(database).set_mode(ModeOverride(GateMode.OBSERVE, AT, "ops", "why"))
+    await gate.live.turn()
+    (contained,) = gate.judge.snapshot.containment.campaigns.values()
+    assert (contained.facts.stage, gate.judge.snapshot.mode) == (Stage.STEP_UP, GateMode.OBSERVE)
+    before = gate.judge.snapshot.containment
+    write_rules(tmp_path / "rules", limited(2))
+    await gate.live.rules.reload(Cause.CHANGED)
+    assert gate.judge.snapshot.rules.revision == revision_of(limited(2))
+    assert gate.judge.snapshot.containment is before
+    database.broken = book.broken = True
+    await gate.live.turn()
+    assert gate.judge.snapshot.containment is before
+    database.broken = book.broken = False
+    await gate.live.turn()
+    assert book.reads == 3
+    assert set(gate.judge.snapshot.containment.campaigns) == {"cmp_000000000001"}
 
 
 async def test_records_that_fail_are_said_once_and_followed_again(

@@ -341,6 +341,7 @@ async def test_lists_and_status_tell_what_is_served(admins: Admins) -> None:
     assert (await admins.ask("POST", "/v1/lists:reload")).status == 202
     status = (await admins.get("/v1/status")).json
     assert status["ready"] is True
+    assert status["containment_revision"] == ""
     assert status["records"]["answering"] is True
     assert status["limits"] == {"shared": False, "answering": True}
     assert [node["rules_revision"] for node in status["nodes"]] == [status["rules_revision"]]

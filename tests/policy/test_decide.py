@@ -28,7 +28,6 @@ from gatekeeper.policy.decide import (
     CREDENTIAL_RULE,
     PRIVATE_RULE,
     judge,
-    limit_reason,
     outright,
     screen,
     stops,
@@ -45,7 +44,6 @@ from gatekeeper.policy.words import (
     OnFailure,
     Reason,
     Tier,
-    Unit,
     Verdict,
 )
 
@@ -276,71 +274,6 @@ def test_screened_step_up_reads_on() -> None:
 
 
 # --- conclude -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("unit", "retry_after_s", "reason"),
-    [
-        (Unit.REQUESTS, 1.0, Reason.RATE_LIMIT_EXCEEDED),
-        (Unit.INPUT_TOKENS, 1.0, Reason.TOKEN_LIMIT_EXCEEDED),
-        (Unit.OUTPUT_TOKENS, 1.0, Reason.TOKEN_LIMIT_EXCEEDED),
-        (Unit.COST, 1.0, Reason.SPENDING_LIMIT_EXCEEDED),
-        (Unit.CONCURRENCY, 1.0, Reason.CONCURRENCY_LIMIT_EXCEEDED),
-        (Unit.REQUESTS, INF, Reason.REQUEST_EXCEEDS_LIMIT),
-    ],
-)
-def test_limit_reasons(unit: Unit, retry_after_s: float, reason: Reason) -> None:
-    """Each unit has its reason; a claim that never fits has another."""
-    short = limit_status(unit=unit, retry_after_s=retry_after_s)
-    assert limit_reason(short) is reason
-    decision = ended(judge(facts(), rules()), limit_status(), short)
-    assert (decision.verdict, decision.reason) == (Verdict.RATE_LIMITED, reason)
-    assert not decision.admits
-
-
-@pytest.mark.parametrize(
-    ("changes", "detail"),
-    [
-        (
-            {"unit": Unit.OUTPUT_TOKENS, "requested": 100_000.0, "limit": 5_000.0},
-            (
-                "It may take up to 100000 output tokens, and at most 5000 are given at once. "
-                "Lower max_tokens (or max_completion_tokens, max_output_tokens) or n."
-            ),
-        ),
-        (
-            {"unit": Unit.INPUT_TOKENS, "requested": 11.0, "per": ("key",)},
-            (
-                "It may take up to 11 input tokens, and at most 10 are given at once. "
-                "Shorten the prompt."
-            ),
-        ),
-        (
-            {"unit": Unit.COST, "requested": 10.5},
-            (
-                "It may take up to 11 US cents, and at most 10 are given at once. "
-                "Shorten the prompt, lower max_tokens or n, or use a cheaper model."
-            ),
-        ),
-        ({"unit": Unit.BYTES, "requested": 11.0, "per": ("asn",)}, "Send less at once."),
-        ({"unit": Unit.BYTES, "requested": 11.0, "per": ()}, "Send less at once."),
-        ({"unit": Unit.REQUESTS, "requested": 11.0}, None),
-    ],
-)
-def test_h23_a_call_that_never_fits_is_told_what_to_lower(
-    changes: dict[str, Any], detail: str | None
-) -> None:
-    """Numbers are those of the caller's own quota; of a shared one only the lever is named."""
-    short = limit_status(retry_after_s=INF, **changes)
-    assert ended(judge(facts(), rules()), short).detail == detail
-
-
-def test_longest_wait_speaks() -> None:
-    """Of several quotas without room the caller is told the one that takes longest."""
-    soon = limit_status(retry_after_s=1.0)
-    late = limit_status(unit=Unit.COST, retry_after_s=60.0)
-    decision = ended(judge(facts(), rules()), soon, late)
-    assert decision.reason is Reason.SPENDING_LIMIT_EXCEEDED
 
 
 @pytest.mark.parametrize("mode", [GateMode.OBSERVE, GateMode.ENFORCE])

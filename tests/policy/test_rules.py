@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gatekeeper.policy.campaigns import Stage
 from gatekeeper.policy.model import Shaping
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.rules import SECTIONS, parse_rules, rule_schema
@@ -103,6 +104,39 @@ FULL: dict[str, Any] = {
             "per": ["everyone"],
             "slots": 20,
             "lease": "10 minutes",
+        },
+        {
+            "id": "budget",
+            "description": "Budget",
+            "unit": "requests",
+            "per": ["campaign"],
+            "rate": "50/day",
+            "used_up": "step_up",
+            "assurance": "ial2",
+        },
+    ],
+    "containment": [
+        {
+            "id": "stage-probe",
+            "description": "Probe",
+            "stage": "probe",
+            "raise_at": 60,
+            "lower_below": 50.5,
+            "hold": "7 days",
+            "members": 20,
+            "layers": 3,
+            "percent": 5,
+            "newcomers": "10 days",
+            "mode": "shadow",
+        },
+        {
+            "id": "stage-ban",
+            "description": "Ban",
+            "stage": "ban",
+            "raise_at": 90,
+            "lower_below": 90,
+            "hold": "1 month",
+            "confirmed": True,
         },
     ],
     "shaping": [
@@ -223,7 +257,7 @@ def test_everything_is_compiled() -> None:
     assert (standard.models, standard.assurance) == (("gpt-*", "o?"), Assurance.IAL1)
     assert (standard.max_output_tokens, standard.max_input_tokens) == (1000, 2000)
     assert rules.tiers[Tier.TRUSTED].max_output_tokens is None
-    requests, slots = rules.limits
+    requests, slots, budget = rules.limits
     assert (requests.unit, requests.per) == (Unit.REQUESTS, ("account", "model"))
     assert (requests.amount, requests.period_s, requests.burst) == (600, 60, 100)
     assert requests.tiers == {Tier.STANDARD}
@@ -232,6 +266,7 @@ def test_everything_is_compiled() -> None:
     assert (slots.per, slots.amount, slots.period_s, slots.burst) == ((), 20, 600, 20)
     assert (slots.tiers, slots.when) == (frozenset(Tier), None)
     assert slots.on_store_failure is None
+    assert (requests.used_up, budget.used_up) == (None, Assurance.IAL2)
     blur, plain = rules.shaping
     assert (blur.tiers, blur.at_least) == ({Tier.ELEVATED}, 30)
     assert blur.when is not None
@@ -252,6 +287,17 @@ def test_everything_is_compiled() -> None:
     assert exemption.expires_at == 1751241600.0
     assert [model.model for model in rules.models] == ["gpt-*", "*"]
     assert rules.models[0].output_cents_per_million == 1000.5
+
+
+def test_stages_are_compiled() -> None:
+    """So do the stages of containment."""
+    rules = rules_of(FULL)
+    probe, ban = rules.containment
+    assert (probe.stage, probe.raise_at, probe.lower_below) == (Stage.PROBE, 60, 50.5)
+    assert (probe.members, probe.layers, probe.percent, probe.confirmed) == (20, 3, 5, False)
+    assert (probe.hold_s, probe.newcomers_s, probe.mode) == (7 * 86_400, 864_000, Mode.SHADOW)
+    assert (ban.members, ban.layers, ban.percent, ban.confirmed) == (2, 2, None, True)
+    assert (ban.newcomers_s, ban.mode) == (0, Mode.ENFORCE)
 
 
 def test_sections_may_be_spread_over_files() -> None:
@@ -387,6 +433,21 @@ WRONG: list[tuple[Path, Any, str, str]] = [
     (("limits", 0, "rate"), "1/day; 2/day", "limits[0].rate", "not a rate"),
     (("limits", 0, "slots"), 3, "limits[0]", "`slots` does not belong to `unit: requests`"),
     (("limits", 0, "at_end"), "stop", "limits[0]", "belongs to `unit: output_tokens` only"),
+    (("limits", 0, "used_up"), "step_up", "limits[0]", "`per` `campaign` only"),
+    (("limits", 2, "used_up"), "deny", "limits[2].used_up", "must be `step_up`"),
+    (("limits", 0, "assurance"), "ial1", "limits[0]", "`assurance` belongs to `used_up"),
+    (("containment", 0, "stage"), "probes", "containment[0].stage", "did you mean `probe`?"),
+    (("containment", 0, "stage"), "ban", "containment[1].stage", "at most one rule"),
+    (("containment", 0, "stage"), "ban", "containment[0]", "people ban, scores do not"),
+    (("containment", 0, "stage"), "step_up", "containment[0]", "`percent` belongs to"),
+    (("containment", 1, "stage"), "probe", "containment[1]", "which needs it"),
+    (("containment", 0, "lower_below"), 60.1, "containment[0]", "not be above `raise_at`"),
+    (("containment", 0, "raise_at"), 101, "containment[0].raise_at", "less than or equal to 100"),
+    (("containment", 0, "layers"), 1, "containment[0]", "needs `layers: 2` or more"),
+    (("containment", 0, "members"), 1, "containment[0].members", "greater than or equal to 2"),
+    (("containment", 0, "percent"), 0, "containment[0].percent", "greater than 0"),
+    (("containment", 0, "hold"), "2 months", "containment[0].hold", "longer than a month"),
+    (("exemptions", 0, "rules"), ["stage-ban"], "exemptions[0].rules", "is a stage"),
     (("limits", 0, "unit"), "concurrency", "limits[0]", "needs `lease`"),
     (("limits", 0, "per"), ["everyone", "account"], "limits[0]", "stands alone"),
     (("limits", 0, "per"), ["acount"], "limits[0].per[0]", "did you mean `account`?"),
