@@ -21,6 +21,7 @@ from gatekeeper.facts.credentials import Authenticator
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.email_domains import DisposableDomains
 from gatekeeper.facts.jwt_tokens import JwtVerifier, issuer_of
+from gatekeeper.facts.traits import AccountTraits
 from gatekeeper.gate import Gate, Parts
 from gatekeeper.gauges import declare_gauges
 from gatekeeper.limits import keeping_limits
@@ -46,6 +47,7 @@ from gatekeeper.sources import (
     route_of,
     store_access,
     tracing_of,
+    trait_maker,
     try_rules,
     vendor_of,
 )
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from gatekeeper.limits import Limits
     from gatekeeper.settings import Settings
     from gatekeeper.storage.limiter import Limiter
+    from gatekeeper.tracing import Tracing
     from gatekeeper.upstream.client import Client
 
 _LOG_CLOSE_S: Final = 5.0
@@ -150,7 +153,7 @@ class App:
         texts, rules = load_rules(settings)
         network_secret = derive(secret, "network")
         snapshot = first_snapshot(settings, rules, network_secret, now_unix_s=self._unix_s())
-        records, directory = await self._records()
+        records, directory = await self._records(AccountTraits(secret))
         usage = UsageBook(UsageTable(records.database), process=secrets.token_hex(8))
         self._exit.push_async_callback(lambda: usage.finish(self._unix_s()))
         self._spawn(usage.run(self._unix_s))
@@ -170,14 +173,11 @@ class App:
             [route_of(upstream, environ) for upstream in settings.upstreams], settings.health
         )
         count = counter_of(settings)
+        traits = trait_maker(settings, secret, environ)
         client = PoolClient(settings.deadlines, max_field_bytes=settings.sizes.max_header_bytes)
         self._exit.push_async_callback(client.close)
         tracing = tracing_of(settings, environ)
-        limiter: Limiter = limits.limiter
-        sender: Client = client
-        if tracing is not None:
-            self._exit.push_async_callback(asyncio.to_thread, tracing.close)
-            limiter, sender = tracing.limiter(limiter), tracing.client(sender)
+        limiter, sender = self._traced(tracing, limits.limiter, client)
         links = LinkSigner(
             derive(secret, "links"), settings.public_url, settings.step_up.link_ttl_s
         )
@@ -208,7 +208,9 @@ class App:
                 ),
                 limiter=limiter,
                 log=log,
-                intake=self._exit.enter_context(Intake(routes, settings, count)),
+                intake=self._exit.enter_context(
+                    Intake(routes, settings, count, None if traits is None else traits.look)
+                ),
                 delivery=delivery,
                 batch_files=BatchFiles(
                     sender,
@@ -223,6 +225,7 @@ class App:
                 usage=usage,
                 own_page=self.verification.pages.answer,
                 tracing=tracing,
+                traits=traits,
             ),
             snapshot,
         )
@@ -287,11 +290,22 @@ class App:
                 self.admin_port = await self._exit.enter_async_context(api)
         self.ready = True
 
-    async def _records(self) -> tuple[Records, Directory]:
+    def _traced(
+        self, tracing: Tracing | None, limiter: Limiter, client: Client
+    ) -> tuple[Limiter, Client]:
+        if tracing is None:
+            return limiter, client
+        self._exit.push_async_callback(asyncio.to_thread, tracing.close)
+        return tracing.limiter(limiter), tracing.client(client)
+
+    async def _records(self, traits: AccountTraits) -> tuple[Records, Directory]:
         records = await Records.open(records_url(self.settings))
         self._exit.push_async_callback(records.close)
         directory = await Directory.load(
-            records, mail_listed_by=DisposableDomains.bundled().listed_by, at=self._unix_s()
+            records,
+            mail_listed_by=DisposableDomains.bundled().listed_by,
+            at=self._unix_s(),
+            traits=traits,
         )
         self._exit.push_async_callback(lambda: directory.refresh(self._unix_s()))
         self._spawn(directory.run(self._unix_s))

@@ -15,12 +15,14 @@ from gatekeeper.conversations.opening import OF_A_TURN, Socket
 from gatekeeper.deciding import Deciding
 from gatekeeper.delivery import Admitted
 from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
+from gatekeeper.facts.address import AddressSource
 from gatekeeper.facts.credentials import NOBODY
 from gatekeeper.judging import Case, Judged, Judging
 from gatekeeper.listener.answers import preflight
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
+from gatekeeper.policy.capabilities import classified
 from gatekeeper.policy.decide import assess, screen, stops
 from gatekeeper.policy.model import Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import own_claims
@@ -47,12 +49,15 @@ if TYPE_CHECKING:
     from gatekeeper.delivery import Delivery
     from gatekeeper.dialects.base import Ask, Dialect
     from gatekeeper.door import Door
+    from gatekeeper.facts.address import ClientAddress
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.directory import Directory
+    from gatekeeper.facts.traits import TraitMaker
     from gatekeeper.listener.head import Head
     from gatekeeper.listener.intake import Intake
     from gatekeeper.policy.limits import Claim
     from gatekeeper.policy.model import Moment, NetworkFacts, Standing
+    from gatekeeper.policy.traits import Traits
     from gatekeeper.settings import Settings
     from gatekeeper.snapshot import Snapshot
     from gatekeeper.storage.decision_log import DecisionLog
@@ -90,6 +95,7 @@ class Parts:
     own_page: Callable[[PageCall], Awaitable[StreamResponse]]
     """Answers a path under :data:`OWN_PATHS`."""
     tracing: Tracing | None = None
+    traits: TraitMaker | None = None
 
 
 class Gate:
@@ -179,8 +185,10 @@ class Gate:
         taken = await self._take(case, head, dialect, standing, facts)
         if not isinstance(taken, Taken):
             return taken
-        facts = replace(facts, call=asked(call, taken, now.prices))
-        facts = now.containment.placed(facts)
+        facts = replace(
+            facts, call=asked(call, taken, now.prices), traits=self._traits(case, taken, client)
+        )
+        facts = now.containment.placed(classified(facts, now.rules))
         if upgrade is None:
             judged = await self._judging.judge(case, facts, standing, taken)
         else:
@@ -202,6 +210,16 @@ class Gate:
             return await parts.delivery.deliver(admission)
         further = partial(self._hold_more, door, admission)
         return await parts.conversations.deliver(Socket(admission, upgrade, judged.slot, further))
+
+    def _traits(self, case: Case, taken: Taken, client: ClientAddress) -> tuple[Traits, ...]:
+        """Return what the call shows of what accounts can share."""
+        maker, ask = self._parts.traits, taken.ask
+        if maker is None or ask is None:
+            return ()
+        from_edge = client.source is AddressSource.FORWARDED
+        return maker.traits_of(
+            case.request.headers, ask.evidence, case.at.unix_s, from_edge=from_edge
+        )
 
     async def _take(
         self, case: Case, head: Head, dialect: Dialect, standing: Standing, facts: Facts
@@ -251,7 +269,7 @@ class Gate:
             account=account,
             call=asked(call.facts.call, taken, now.prices),
         )
-        facts = now.containment.placed(facts)
+        facts = now.containment.placed(classified(facts, now.rules))
         standing = screen(facts, now.rules, now.mode)
         judged = Judged(standing, call.terms)
         if not stops(standing, mode=now.mode):

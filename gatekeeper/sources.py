@@ -14,6 +14,7 @@ from yarl import URL
 from gatekeeper.dialects.estimate import estimate_tokens
 from gatekeeper.dialects.exact_tokens import ExactTokens
 from gatekeeper.facts.network import NetworkData
+from gatekeeper.facts.traits import TraitMaker
 from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rules import parse_rules
 from gatekeeper.policy.ruleset import EmbargoView
@@ -23,7 +24,12 @@ from gatekeeper.settings import SecretSource
 from gatekeeper.snapshot import Snapshot
 from gatekeeper.storage.cases_schema import TryRules
 from gatekeeper.storage.rule_store import archive, read_texts
-from gatekeeper.storage.secrets import load_or_create_secret, read_secret
+from gatekeeper.storage.secrets import (
+    MIN_SECRET_BYTES,
+    derive,
+    load_or_create_secret,
+    read_secret,
+)
 from gatekeeper.storage.store_access import read_access
 from gatekeeper.upstream.routes import DrainBounds, Endpoint, Route
 from gatekeeper.verification.sandbox import SandboxVendor
@@ -70,7 +76,7 @@ def master_secret(settings: Settings, environ: Mapping[str, str]) -> bytes:
         found = (
             load_or_create_secret(settings.data_dir)
             if settings.secret is None
-            else read_secret(settings.secret, environ, min_bytes=32)
+            else read_secret(settings.secret, environ, min_bytes=MIN_SECRET_BYTES)
         )
     except OSError as error:
         raise StartError([_unwritable(settings, error)]) from error
@@ -222,6 +228,26 @@ def counter_of(settings: Settings) -> Callable[[bytes], int]:
     except ImportError as error:
         wrong = "Exact counts need another package: pip install 'gatekeeper[exact-tokens]'."
         raise StartError([Mistake("settings", None, "token_count", wrong)]) from error
+
+
+def trait_maker(settings: Settings, secret: bytes, environ: Mapping[str, str]) -> TraitMaker | None:
+    """Return what makes the traits of calls, ``None`` for none; raises :class:`StartError`."""
+    traits = settings.traits
+    if not traits.enabled:
+        return None
+    found = [derive(secret, "traits")] if traits.secret is None else []
+    for source in (traits.secret, traits.previous_secret):
+        if source is not None:
+            own = read_secret(source, environ, min_bytes=MIN_SECRET_BYTES)
+            if isinstance(own, Mistake):
+                raise StartError([own])
+            found.append(own)
+    return TraitMaker(
+        found,
+        epoch_s=traits.epoch_days * _DAY_S,
+        overlap_s=traits.overlap_days * _DAY_S,
+        edge_header=traits.ja4_header,
+    )
 
 
 def alert_secret(settings: Settings, environ: Mapping[str, str]) -> str:

@@ -71,6 +71,7 @@ def asked(call: Call, taken: Taken, prices: PriceBook) -> Call:
         logit_bias=ask.logit_bias,
         prefill=ask.prefill,
         logprobs=ask.logprobs,
+        asks=ask.evidence[0].asks if ask.evidence else (),
     )
 
 

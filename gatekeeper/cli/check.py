@@ -99,6 +99,7 @@ def _print(
     out = console()
     sections = {
         "embargo": rules.embargo,
+        "capabilities": rules.capabilities,
         "signals": rules.signals,
         "thresholds": rules.thresholds,
         "tiers": rules.tiers,

@@ -163,7 +163,7 @@ def read_message(incoming: Incoming) -> Ask | str:
     given = input_tokens(fields, incoming.count)
     # A budget beyond the bound spans several calls (interleaved thinking); held to be safe.
     ask = Ask(model, stream, given, max(bound, budget), parts=_cached(incoming.body, given))
-    return replace(ask, prefill=prefill) if prefill else ask
+    return incoming.with_evidence(replace(ask, prefill=prefill) if prefill else ask, fields)
 
 
 def _thinking_budget(fields: Fields) -> int | str:

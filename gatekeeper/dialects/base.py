@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gatekeeper.dialects.estimate import estimate_tokens
 from gatekeeper.policy.model import NO_PARTS
@@ -13,6 +14,8 @@ from gatekeeper.policy.model import NO_PARTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gatekeeper.dialects.body import Fields
+    from gatekeeper.dialects.evidence import Evidence
     from gatekeeper.policy.model import Shaping, Usage, UsageParts
     from gatekeeper.policy.words import Reason
 
@@ -29,6 +32,14 @@ class Incoming(Struct, frozen=True, gc=False):
     content_type: str = "application/json"
     count: Callable[[bytes], int] = estimate_tokens
     """Counts the tokens of UTF-8 text."""
+    look: Callable[[Fields], tuple[Evidence, ...]] | None = None
+    """Looks at a prompt for what accounts can share; ``None``: nobody wants to know."""
+
+    def with_evidence(self, ask: Ask, fields: Fields) -> Ask:
+        """Return what is asked with what the prompt shows, where a model is to answer it."""
+        if self.look is None or not ask.generates:
+            return ask
+        return replace(ask, evidence=self.look(fields))
 
 
 class Ask(Struct, frozen=True, gc=False):
@@ -67,6 +78,8 @@ class Ask(Struct, frozen=True, gc=False):
     logit_bias: bool = False
     prefill: bool = False
     logprobs: bool = False
+    evidence: tuple[Evidence, ...] = ()
+    """What the prompt shows of what accounts can share: digests, none of its text."""
 
     @property
     def generates(self) -> bool:

@@ -119,7 +119,8 @@ class JsonRoute(OpenAIErrors):
         model = model_of(fields)
         if "model" not in fields:
             model = deployment_of(incoming.path)
-        return self.asked(fields, model, incoming)
+        ask = self.asked(fields, model, incoming)
+        return ask if isinstance(ask, str) else incoming.with_evidence(ask, fields)
 
     def asked(self, fields: Fields, model: str | None, incoming: Incoming) -> Ask | str:  # noqa: ARG002 - others look at it
         """Return what the fields ask for: of this one, a model and nothing that costs."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gatekeeper.facts.address import ClientAddress
+    from gatekeeper.facts.traits import AccountTraits
     from gatekeeper.policy.model import NetworkFacts
     from gatekeeper.storage.organizations import OrganizationRow
     from gatekeeper.storage.records import Records
@@ -60,8 +61,10 @@ class Directory:
         *,
         mail_listed_by: Callable[[str | None], tuple[str, ...]],
         max_pending: int = 10_000,
+        traits: AccountTraits | None = None,
     ) -> None:
         self._records = records
+        self._traits = traits
         self._mail_listed_by = mail_listed_by
         self._max_pending = max_pending
         self._position = Position()
@@ -89,9 +92,12 @@ class Directory:
         mail_listed_by: Callable[[str | None], tuple[str, ...]],
         at: float,
         max_pending: int = 10_000,
+        traits: AccountTraits | None = None,
     ) -> Self:
         """Read all records; raises :class:`RecordsError` or :class:`TimeoutError` if it cannot."""
-        directory = cls(records, mail_listed_by=mail_listed_by, max_pending=max_pending)
+        directory = cls(
+            records, mail_listed_by=mail_listed_by, max_pending=max_pending, traits=traits
+        )
         await directory._follow(page_rows=_LOAD_ROWS)
         directory._fresh_at = at
         directory._failing = False
@@ -203,6 +209,7 @@ class Directory:
             complete = changes.complete
 
     def _apply_account(self, row: AccountRow) -> None:
+        traits = self._traits
         self._accounts[row.id] = Account(
             id=row.id,
             known=True,
@@ -216,6 +223,9 @@ class Directory:
             email_listed_by=self._share(self._mail_listed_by(row.email_domain)),
             owners=self._share(row.owners),
             owner_countries=self._share(row.owner_countries),
+            payment=0 if traits is None else traits.payment(row),
+            signup=0 if traits is None else traits.signup(row),
+            mail=0 if traits is None else traits.mail(row),
         )
         if row.assurance_expires is None:
             self._assurance_ends.pop(row.id, None)

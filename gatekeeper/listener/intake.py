@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from gatekeeper.dialects.base import Ask, Dialect
+    from gatekeeper.dialects.body import Fields
+    from gatekeeper.dialects.evidence import Evidence
     from gatekeeper.listener.head import Head
     from gatekeeper.settings import Settings
     from gatekeeper.upstream.routes import Route, RouteTable
@@ -66,12 +68,17 @@ class Intake:
     """
 
     def __init__(
-        self, routes: RouteTable, settings: Settings, count: Callable[[bytes], int]
+        self,
+        routes: RouteTable,
+        settings: Settings,
+        count: Callable[[bytes], int],
+        look: Callable[[Fields], tuple[Evidence, ...]] | None = None,
     ) -> None:
-        """``count`` counts the tokens of UTF-8 text."""
+        """``count`` counts the tokens of UTF-8 text, ``look`` sees what a prompt shows."""
         self._routes = routes
         self._settings = settings
         self._count = count
+        self._look = look
         self._reader = ThreadPoolExecutor(1, "gatekeeper-bodies")
 
     def __enter__(self) -> Self:
@@ -107,9 +114,8 @@ class Intake:
         if isinstance(body, Reason):
             return _refused(body, most)
         coding = request.headers.get("content-encoding", "").lower()
-        incoming = Incoming(
-            body, path, head.target.query, request.headers.get("content-type", ""), self._count
-        )
+        kind = request.headers.get("content-type", "")
+        incoming = Incoming(body, path, head.target.query, kind, self._count, self._look)
         read = partial(_understood, dialect, incoming, coding, sizes.max_inflated_bytes)
         if len(body) <= ON_LOOP_BYTES and coding in IDENTITY:
             understood = read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gatekeeper.policy.capabilities import classified
 from gatekeeper.policy.embargo import cleared, embargo_matches, in_effect
 from gatekeeper.policy.model import Decision, Finding, Obligation, Standing
 from gatekeeper.policy.ruleset import OnUnknown
@@ -165,7 +166,7 @@ def judge(facts: Facts, rules: RuleSet, *, mode: GateMode = GateMode.ENFORCE) ->
     screened = screen(facts, rules, mode)
     if mode is GateMode.BYPASS or stops(screened, mode=mode):
         return screened
-    return assess(facts, view_of(facts), rules, screened)
+    return assess(facts, view_of(classified(facts, rules)), rules, screened)
 
 
 def outright(reason: Reason, detail: str | None = None) -> Standing:

@@ -24,6 +24,7 @@ from gatekeeper.policy.rule_parts import (
     Text,
     Tokens,
     When,
+    WhenCalled,
     once,
 )
 from gatekeeper.policy.ruleset import EmbargoView, OnUnknown
@@ -117,6 +118,17 @@ _VIEWS_OF: Final[dict[str, tuple[EmbargoView, ...]]] = {
     "asns": (EmbargoView.ASN,),
     "owners": (EmbargoView.ASN, EmbargoView.ORGANIZATION),
 }
+
+
+class CapabilityFile(Part):
+    """A class of calls that are for the same; other rules read it in `call.capabilities`."""
+
+    id: Id
+    """Name of the class in conditions and records; unique over all sections and files."""
+    description: Text
+    """What such calls are for, for people."""
+    when: WhenCalled
+    """CEL condition on fields of the call; when one that it needs is unknown, it is false."""
 
 
 class SignalFile(Rule):
@@ -291,6 +303,8 @@ class RuleFile(Part):
     private: PrivateFile | None = None
     embargo: list[EmbargoFile] = Field(default_factory=list, min_length=1)
     """Regions, networks and owners that are refused, whatever else is true."""
+    capabilities: list[CapabilityFile] = Field(default_factory=list, min_length=1)
+    """What calls are for, told by what they ask."""
     signals: list[SignalFile] = Field(default_factory=list, min_length=1)
     """Observations that add up to the risk score."""
     thresholds: list[ThresholdFile] = Field(default_factory=list, min_length=1)

@@ -1,7 +1,8 @@
 """What the keys of rule files may hold, and what every part of one has in common."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -10,6 +11,7 @@ from gatekeeper.policy.conditions import ConditionError, compile_condition
 from gatekeeper.policy.countries import COUNTRIES, country_problem, subdivision_problem
 from gatekeeper.policy.limits import MAX_UNITS
 from gatekeeper.policy.notation import RATE, duration_s, instant_s, rate_of
+from gatekeeper.policy.view import CALL_FIELDS, FIELDS, FieldType
 from gatekeeper.policy.words import Mode
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
@@ -25,9 +27,9 @@ def _reads_with(read: Callable[[str], object]) -> Callable[[str], str]:
     return check
 
 
-def _condition(text: str) -> None:
+def _condition(text: str, fields: Mapping[str, FieldType] = FIELDS) -> None:
     try:
-        compile_condition(text)
+        compile_condition(text, fields)
     except ConditionError as error:
         message = f"The condition is wrong at character {error.position + 1}: {error}."
         raise ValueError(message) from None
@@ -74,6 +76,14 @@ When = Annotated[
     AfterValidator(_reads_with(_condition)),
     WithJsonSchema({"type": "string", "minLength": 1, "examples": ['network.kind == "tor"']}),
 ]
+WhenCalled = Annotated[
+    str,
+    AfterValidator(_reads_with(partial(_condition, fields=CALL_FIELDS))),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "examples": ['"reasoning" in call.asks']},
+    ),
+]
+"""A condition on the call alone."""
 Country = Annotated[
     str,
     AfterValidator(_without(country_problem)),

@@ -22,6 +22,7 @@ from gatekeeper.policy.model import Shaping
 from gatekeeper.policy.notation import duration_s, instant_s, rate_of
 from gatekeeper.policy.rule_files import RuleFile, without_null
 from gatekeeper.policy.ruleset import (
+    CapabilityRule,
     ContainmentRule,
     EmbargoRule,
     Exemption,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.policy.rule_containment import ContainmentFile
     from gatekeeper.policy.rule_files import (
+        CapabilityFile,
         EmbargoFile,
         ExemptionFile,
         ShapingFile,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Final = (
     "embargo",
+    "capabilities",
     "signals",
     "thresholds",
     "tiers",
@@ -197,16 +200,17 @@ class _Whole:
         known = {text for section in SECTIONS for text, _, _ in self._texts(section, "id")}
         never = {text for text, _, _ in self._texts("embargo", "id")}
         never |= {text for text, _, _ in self._texts("exemptions", "id")}
-        stages = {text for text, _, _ in self._texts("containment", "id")}
+        named = ("containment", "capabilities")
+        never_act = {text for section in named for text, _, _ in self._texts(section, "id")}
         for text, file, path in self._texts("exemptions", "rules"):
             if text in never:
                 message = f"`{text[:64]}` cannot be exempted from: embargo has no exceptions."
                 yield self._at(file, path, message)
-            elif text in stages:
-                message = f"`{text[:64]}` is a stage: exempt from the rules that act on it."
+            elif text in never_act:
+                message = f"`{text[:64]}` does nothing itself: exempt from the rules that go by it."
                 yield self._at(file, path, message)
             elif text not in known and self._complete:
-                hint = did_you_mean(text, known - never - stages)
+                hint = did_you_mean(text, known - never - never_act)
                 yield self._at(file, path, f"There is no rule `{text[:64]}`{hint}")
 
     def _nowhere(self, section: str, message: str) -> Mistake:
@@ -224,6 +228,7 @@ def _build(files: list[RuleFile]) -> RuleSet:
         revision=_revision(files),
         private=PrivateAddresses(allow=private is not None and private.allow),
         embargo=tuple(_embargo(rule) for file in files for rule in file.embargo),
+        capabilities=tuple(_capability(rule) for file in files for rule in file.capabilities),
         signals=tuple(_signal(rule) for file in files for rule in file.signals),
         thresholds=tuple(_threshold(rule) for file in files for rule in file.thresholds),
         tiers={rule.tier: _tier(rule) for file in files for rule in file.tiers},
@@ -264,6 +269,10 @@ def _embargo(rule: EmbargoFile) -> EmbargoRule:
         effective_from=instant_s(since) if since else None,
         effective_until=instant_s(until) if until else None,
     )
+
+
+def _capability(rule: CapabilityFile) -> CapabilityRule:
+    return CapabilityRule(rule.id, rule.description, compile_condition(rule.when))
 
 
 def _signal(rule: SignalFile) -> SignalRule:

@@ -107,6 +107,16 @@ class EmbargoReach:
 
 
 @dataclass(frozen=True, slots=True)
+class CapabilityRule:
+    """A class of calls that are for the same; unknown puts a call into none."""
+
+    id: str
+    description: str
+    when: Condition
+    """Reads fields of the call alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class SignalRule:
     """A named observation worth ``points`` when its condition is true; unknown counts nothing."""
 
@@ -318,6 +328,7 @@ class RuleSet:
     models: tuple[ModelRule, ...]
     shaping: tuple[ShapingRule, ...] = ()
     containment: tuple[ContainmentRule, ...] = ()
+    capabilities: tuple[CapabilityRule, ...] = ()
     reach: EmbargoReach = field(init=False, repr=False, compare=False)
     observed: tuple[tuple[Callable[[View], bool | None], SignalRule], ...] = field(
         init=False, repr=False, compare=False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gatekeeper.policy.campaigns import NO_STAGE
 
 if TYPE_CHECKING:
-    from gatekeeper.policy.model import Facts, View
+    from gatekeeper.policy.model import Call, Facts, View
 
 
 class FieldType(StrEnum):
@@ -72,16 +72,19 @@ FIELDS: Final[dict[str, FieldType]] = {
 }
 """Every field a condition may read, with its type. A field that is absent makes it ``unknown``."""
 
+CALL_FIELDS: Final = {
+    name: kind
+    for name, kind in FIELDS.items()
+    if name.startswith("call.") and name != "call.capabilities"
+}
+"""What can be said of a call alone, so that capability classes may rest on it."""
+
 
 def view_of(facts: Facts) -> View:
     """Flatten ``facts`` into the fields of :data:`FIELDS`; what is not known is left out."""
-    network, account, credential, call = (
-        facts.network,
-        facts.account,
-        facts.credential,
-        facts.call,
-    )
-    view: View = {
+    network, account, credential = facts.network, facts.account, facts.credential
+    view = view_of_call(facts.call)
+    view |= {
         "network.kind": network.kind.value,
         "network.listed_by": network.listed_by,
         "network.prefix": network.prefix,
@@ -93,20 +96,7 @@ def view_of(facts: Facts) -> View:
         "account.owners": account.owners,
         "account.owner_countries": account.owner_countries,
         "credential.kind": credential.kind.value,
-        "call.method": call.method,
-        "call.path": call.path,
-        "call.dialect": call.dialect,
-        "call.stream": call.stream,
-        "call.input_tokens": call.input_tokens,
-        "call.max_output_tokens": call.max_output_tokens,
-        "call.choices": call.choices,
-        "call.cost_cents": call.cost_cents,
-        "call.body_bytes": call.body_bytes,
-        "call.logit_bias": call.logit_bias,
-        "call.prefill": call.prefill,
-        "call.logprobs": call.logprobs,
-        "call.asks": call.asks,
-        "call.capabilities": call.capabilities,
+        "call.capabilities": facts.call.capabilities,
         "campaign.stage": NO_STAGE,
         "campaign.score": 0.0,
         "campaign.layers": (),
@@ -135,11 +125,33 @@ def view_of(facts: Facts) -> View:
         ("account.organization", account.organization),
         ("account.email_domain", account.email_domain),
         ("credential.key_id", credential.key_id),
-        ("call.model", call.model),
-        ("call.client", call.client),
     ):
         if value is not None:
             view[name] = value
+    return view
+
+
+def view_of_call(call: Call) -> View:
+    """Flatten a call into the fields of :data:`CALL_FIELDS`."""
+    view: View = {
+        "call.method": call.method,
+        "call.path": call.path,
+        "call.dialect": call.dialect,
+        "call.stream": call.stream,
+        "call.input_tokens": call.input_tokens,
+        "call.max_output_tokens": call.max_output_tokens,
+        "call.choices": call.choices,
+        "call.cost_cents": call.cost_cents,
+        "call.body_bytes": call.body_bytes,
+        "call.logit_bias": call.logit_bias,
+        "call.prefill": call.prefill,
+        "call.logprobs": call.logprobs,
+        "call.asks": call.asks,
+    }
+    if call.model is not None:
+        view["call.model"] = call.model
+    if call.client is not None:
+        view["call.client"] = call.client
     return view
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from gatekeeper.settings.campaign_parts import TraitSettings
 from gatekeeper.settings.network_parts import (
     DATABASE_FORMAT,
     LIST_ID,
@@ -74,6 +75,7 @@ __all__ = [
     "Tls",
     "TracingHeader",
     "TracingSettings",
+    "TraitSettings",
     "Upstream",
 ]
 
@@ -118,6 +120,7 @@ class Settings(Part):
     store: Store = Store()
     step_up: StepUp = StepUp()
     log: Log = Log()
+    traits: TraitSettings = TraitSettings()
     tracing: TracingSettings = TracingSettings()
     alerts: AlertSettings = AlertSettings()
 

@@ -50,6 +50,9 @@ FULL: dict[str, Any] = {
         },
         {"id": "iran", "description": "Iran", "countries": ["IR"], "source": "31 CFR 560"},
     ],
+    "capabilities": [
+        {"id": "reasoning", "description": "Thinking", "when": '"reasoning" in call.asks'},
+    ],
     "signals": [
         {"id": "tor", "description": "Tor", "when": 'network.kind == "tor"', "points": 40},
         {
@@ -447,7 +450,16 @@ WRONG: list[tuple[Path, Any, str, str]] = [
     (("containment", 0, "members"), 1, "containment[0].members", "greater than or equal to 2"),
     (("containment", 0, "percent"), 0, "containment[0].percent", "greater than 0"),
     (("containment", 0, "hold"), "2 months", "containment[0].hold", "longer than a month"),
-    (("exemptions", 0, "rules"), ["stage-ban"], "exemptions[0].rules", "is a stage"),
+    (("exemptions", 0, "rules"), ["stage-ban"], "exemptions[0].rules", "does nothing"),
+    (("exemptions", 0, "rules"), ["reasoning"], "exemptions[0].rules", "does nothing"),
+    (("capabilities", 0, "when"), "account.known", "capabilities[0].when", "account.known"),
+    (("capabilities", 0, "mode"), "shadow", "capabilities[0].mode", "mode"),
+    (
+        ("capabilities", 0, "when"),
+        '"x" in call.capabilities',
+        "capabilities[0].when",
+        "call.capabilities",
+    ),
     (("limits", 0, "unit"), "concurrency", "limits[0]", "needs `lease`"),
     (("limits", 0, "per"), ["everyone", "account"], "limits[0]", "stands alone"),
     (("limits", 0, "per"), ["acount"], "limits[0].per[0]", "did you mean `account`?"),

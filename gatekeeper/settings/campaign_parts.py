@@ -1,0 +1,39 @@
+"""Settings of what campaigns are found by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from gatekeeper.settings.parts import Part, SecretSource
+
+LONGEST_WINDOW_DAYS = 14
+"""The longest that the watcher looks back at once."""
+
+
+class TraitSettings(Part):
+    """Keyed digests of what accounts can share; docs/traits.md says of what."""
+
+    enabled: bool = True
+    """Off: no call has traits, and no campaign is found by what calls share."""
+    secret: SecretSource | None = None
+    """Keys the evidence in calls; the same on all gates of one watcher. Absent: made from the
+    gate's own ``secret``."""
+    previous_secret: SecretSource | None = None
+    """The one that ``secret`` replaces: traits are written by both while it is set. Remove it
+    after ``overlap_days``."""
+    epoch_days: Annotated[int, Field(ge=1, le=366)] = 30
+    """How long evidence is keyed alike; what is older cannot be compared with what is new."""
+    overlap_days: Annotated[int, Field(ge=LONGEST_WINDOW_DAYS + 1, le=183)] = 15
+    """How long after the beginning of an epoch the one before is written as well; longer than the
+    longest window of the watcher."""
+    ja4_header: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    """Header, in lower case, in which a trusted proxy tells the caller's JA4 fingerprint; believed
+    from ``trusted_proxies`` alone."""
+
+    @model_validator(mode="after")
+    def _overlaps_once(self) -> Self:
+        if self.overlap_days > self.epoch_days:
+            raise ValueError("`overlap_days` must not be more than `epoch_days`.")
+        return self
