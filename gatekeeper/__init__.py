@@ -19,6 +19,7 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``campaigns``      the watcher, a job: what accounts share, groups, score (an extra)
 ``simulator``      populations and adversaries; knows nothing of campaigns, nor they of it
 ``gate``           the path of one request
+``deciding``       joins rules and limits to one decision, writes it down, words the refusal
 ``conversations``  WebSockets: passed on both ways, metered by turn or message, settled
 ``judging``        judges what was read and holds its worst case
 ``snapshot``       what one request is judged by

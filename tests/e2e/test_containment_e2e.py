@@ -10,11 +10,14 @@ import pytest
 from support.campaigns import PROBE_KEY, campaign, group
 from support.gates import Clock, rules_text
 from support.realtime import PLENTY, talking
+from support.valkey import serving
 
 from gatekeeper.policy.campaigns import Stage
 from gatekeeper.policy.containment import Containment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.gates import Gates, RunningGate
 
     from gatekeeper.policy.campaigns import Campaign
@@ -150,6 +153,22 @@ async def test_a_budget_is_shared_and_whoever_proves_an_identity_is_out_of_it(ga
         assert "campaign" not in record["facts"]
         assert record["facts"]["containment"] == revision
         assert [each["rule"] for each in record["limits"]] == ["own"]
+
+
+async def test_a_campaign_split_over_two_gates_has_one_budget(gates: Gates, tmp_path: Path) -> None:
+    """Adversary K: in a fleet the store counts, and its answer reads like any step-up."""
+    async with serving(tmp_path / "valkey") as server:
+        store = {"kind": "standalone", "addresses": (server.address,), "deadline_ms": 1_000}
+        both = [await gates(rules=RULES, accounts=ACCOUNTS, store=store) for _ in range(2)]
+        for gate in both:
+            contain(gate, *three())
+        path = "/v1/chat/completions"
+        turns = [(0, "budget"), (1, "other"), (0, "other"), (1, "budget"), (0, "budget")]
+        shared = [await ask(both[at], account, path) for at, account in turns]
+        assert [status for status, _, _ in shared] == [200, 200, 200, 403, 403]
+        assert {text for status, text, _ in shared if status == 403} == {
+            (await ask(both[0], "all-in", path))[1]
+        }
 
 
 async def test_without_campaigns_records_say_nothing_of_them(gates: Gates) -> None:

@@ -490,6 +490,26 @@ def test_a_claim_that_cannot_be_made_smaller_is_granted_whole_or_not_at_all(at_e
     assert (whole.partition, whole.quota.key, whole.amount) == ("p", quota.key, 11 * MICRO)
 
 
+@pytest.mark.parametrize(
+    ("at_end", "asked", "room", "fits_now"),
+    [
+        (AtEnd.STOP, 11 * MICRO, MICRO, True),
+        (AtEnd.STOP, 11 * MICRO, MICRO - 1, False),
+        (AtEnd.STOP, SATURATION, 3 * MICRO, False),
+        (AtEnd.REFUSE, 11 * MICRO, 10 * MICRO, False),
+    ],
+)
+def test_of_a_quota_that_yields_one_unit_is_enough(
+    at_end: AtEnd,
+    asked: int,
+    room: int,
+    fits_now: bool,
+) -> None:
+    """Nobody waits for more than that, unless the call can never fit."""
+    quota = Quota.of(rule(unit=Unit.OUTPUT_TOKENS, at_end=at_end))
+    assert (quota.wait_s(quota.burst - room, 0, asked) == 0.0) is fits_now
+
+
 def output_claims(*limits: LimitRule, call: Call) -> tuple[Claim, ...]:
     """Return what ``call`` asks of ``limits``."""
     return LimitPlanner(rule_set(*limits)).claims(facts(call=call), Standing(), {})

@@ -259,5 +259,6 @@ def some_limits() -> st.SearchStrategy[Any]:
         remaining=st.floats(0, 1e9),
         retry_after_s=st.sampled_from((0.0, 0.0, 1.5, 60.0, float("inf"))),
         failed=st.sampled_from((None, *OnFailure)),
+        used_up=st.sampled_from((None, None, Assurance.IAL1, Assurance.IAL2)),
     )
     return st.lists(status, max_size=3).map(tuple)
