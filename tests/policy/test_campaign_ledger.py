@@ -101,9 +101,18 @@ def test_accounts_that_are_replaced_do_not_make_it_another() -> None:
 
 def test_one_trait_in_common_is_not_enough() -> None:
     """Two groups may share a public template and nothing else."""
-    shared = traits(11, 99, 98)
-    old, new = run([campaign()], group(accounts(50, 60), shared=shared))
-    assert (old.group, new.id) == (campaign().group, "cmp_000000000064")
+    for shared in (traits(11), traits(11, 99, 98)):
+        old, new = run([campaign()], group(accounts(50, 60), shared=shared))
+        assert (old.group, new.id) == (campaign().group, "cmp_000000000064")
+
+
+def test_members_in_common_go_before_traits() -> None:
+    """A group stays with the campaign whose people it has, whoever else uses the same things."""
+    same_traits = campaign(id="cmp_1")
+    same_people = campaign(group(accounts(50, 60), shared=traits(21, 22)), id="cmp_2")
+    one, two = run([same_traits, same_people], group(accounts(50, 60)))
+    assert (one.group, two.group.members) == (same_traits.group, accounts(50, 60))
+    assert two.group.shared == same_traits.group.shared
 
 
 def test_whoever_proves_an_identity_leaves() -> None:
@@ -151,6 +160,18 @@ def test_groups_that_grow_together_go_on_under_the_larger_one() -> None:
     assert again[0].group.members == (*accounts(0, 10), *accounts(20, 24))
 
 
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [(S.PROPOSED, 1), (S.CONFIRMED, 4)],  # fewer than half of four; all of them
+)
+def test_not_every_campaign_goes_on_in_another(state: CampaignState, taken: int) -> None:
+    """Most of its members must be there, and what an admin confirmed is merged by admins."""
+    other = campaign(group(accounts(20, 24), shared=traits(21, 22)), id="cmp_2", state=state)
+    led, still = run([campaign(), other], group((*accounts(0, 10), *accounts(20, 20 + taken))))
+    assert (still.state, still.into) == (state, None)
+    assert "merged" not in words(led)
+
+
 def test_what_is_seen_no_more_is_let_go_after_the_hold_time() -> None:
     """It comes back under its id, with those who are found then."""
     (weak,) = run([campaign()], at=AT)
@@ -169,7 +190,7 @@ def test_what_is_seen_no_more_is_let_go_after_the_hold_time() -> None:
 def test_what_an_admin_confirmed_only_an_admin_lets_go() -> None:
     """Containment makes the evidence dwindle: a ban that works must not end by itself."""
     banned = campaign(stage=Stage.BAN, state=S.CONFIRMED)
-    (still,) = run([banned], at=AT + 300 * DAY_S)
+    (still,) = run(run([banned]), at=AT + 300 * DAY_S)
     assert (still.state, still.stage) == (S.CONFIRMED, Stage.BAN)
 
 
