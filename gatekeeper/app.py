@@ -26,6 +26,7 @@ from gatekeeper.gate import Gate, Parts
 from gatekeeper.gauges import declare_gauges
 from gatekeeper.limits import keeping_limits
 from gatekeeper.listener.intake import Intake
+from gatekeeper.live.containment import ContainmentKeeper
 from gatekeeper.live.fleet import Identity, Live, Watches
 from gatekeeper.live.rule_files import RuleFiles
 from gatekeeper.management.listening import listening_admin
@@ -51,6 +52,7 @@ from gatekeeper.sources import (
     try_rules,
     vendor_of,
 )
+from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.cases import Cases
 from gatekeeper.storage.decision_log import DecisionLog
 from gatekeeper.storage.records import Records
@@ -239,6 +241,12 @@ class App:
             network_secret=network_secret,
             clock=self._unix_s,
             metrics=metrics,
+            containment=ContainmentKeeper(
+                self.gate,
+                CampaignBook(records.database),
+                probe_key=derive(secret, "probe"),
+                metrics=metrics,
+            ),
         )
         await self.live.start()
         self._spawn(self.live.run())

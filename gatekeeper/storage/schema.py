@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised by one when the tables change; a step of ``migrations`` leads there."""
 
 METADATA: Final = MetaData()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from gatekeeper.storage import (
     admin_keys,
     audit,
+    campaigns,
     cases_schema,
     controls,
     nodes,
@@ -23,6 +24,7 @@ __all__ = [
     "METADATA",
     "admin_keys",
     "audit",
+    "campaigns",
     "cases_schema",
     "controls",
     "nodes",

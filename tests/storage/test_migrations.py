@@ -249,7 +249,9 @@ async def test_a_newer_schema_is_refused_with_what_to_do(url: str) -> None:
     """Records of a later release are not touched."""
     await (await Records.open(url)).close()
     await sql(url, "UPDATE records_meta SET version = 99")
-    with pytest.raises(RecordsError, match="version 99, this Gatekeeper knows 2: use the release"):
+    with pytest.raises(
+        RecordsError, match=f"version 99, this Gatekeeper knows {SCHEMA_VERSION}: use the release"
+    ):
         await Records.open(url)
 
     def version(connection: Connection) -> Any:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Final
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
-from gatekeeper.storage.migrations import v0002
+from gatekeeper.storage.migrations import v0002, v0003
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
-STEPS: Final[Mapping[int, Callable[[Operations], None]]] = {2: v0002.upgrade}
+STEPS: Final[Mapping[int, Callable[[Operations], None]]] = {
+    2: v0002.upgrade,
+    3: v0003.upgrade,
+}
 """What to do to reach each version from the one before."""
 
 
