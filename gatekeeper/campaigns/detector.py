@@ -13,7 +13,7 @@ from gatekeeper.campaigns.behaviour import activity_of, behaviour_of
 from gatekeeper.campaigns.described import described, shared_traits
 from gatekeeper.campaigns.groups import Neighbours, groups_of
 from gatekeeper.campaigns.links import links_of
-from gatekeeper.campaigns.measures import measured
+from gatekeeper.campaigns.measures import Ordinary
 from gatekeeper.campaigns.merging import Candidate, merged
 from gatekeeper.campaigns.options import DetectionOptions
 from gatekeeper.campaigns.rarity import Public
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from numpy.typing import NDArray
 
+    from gatekeeper.campaigns.bipartite import Floats, Ints
     from gatekeeper.policy.campaigns import Group
 
 
@@ -117,21 +118,18 @@ class Detector:
         groups = groups_of(links, joinable, options)
         found: list[Candidate] = []
         if groups:
-            behaviour = behaviour_of(sightings, window, nodes, activity)
             around = Neighbours.of(links, size)
-            grouped = np.concatenate(groups)
-            ordinary = np.setdiff1d(np.flatnonzero(joinable), grouped)
-            codes = np.repeat(np.arange(len(groups)), [each.size for each in groups])
-            sightings.lend("grouped", {"code": codes, "node": grouped})
-            counted = sightings.columns(queries.GROUP_ADDRESSES)
-            addresses = np.zeros(len(groups))
-            addresses[counted["code"]] = counted["addresses"]
+            behaviour = behaviour_of(sightings, window, nodes, activity)
+            alone = np.setdiff1d(np.flatnonzero(joinable), np.concatenate(groups))
+            ordinary = Ordinary(alone, behaviour, options.null_groups, chance)
+            addresses = _addresses_of(sightings, groups)
             for members, some in zip(groups, addresses, strict=True):
+                layers = linking_layers(around, members)
+                if not layers:
+                    continue
                 evidence = Evidence(
-                    layers=linking_layers(around, members),
-                    measures=tuple(
-                        measured(members, ordinary, behaviour, options.null_groups, chance)
-                    ),
+                    layers=layers,
+                    measures=tuple(ordinary.measured(members)),
                     addresses_per_member=float(some) / members.size,
                     hosted=float(behaviour.hosted[members].sum() / behaviour.calls[members].sum()),
                 )
@@ -153,3 +151,13 @@ class Detector:
             )
             for each, q in zip(candidates, q_values(p_values), strict=True)
         ]
+
+
+def _addresses_of(sightings: Sightings, groups: list[Ints]) -> Floats:
+    """Return how many addresses each group used."""
+    codes = np.repeat(np.arange(len(groups)), [each.size for each in groups])
+    sightings.lend("grouped", {"code": codes, "node": np.concatenate(groups)})
+    counted = sightings.columns(queries.GROUP_ADDRESSES)
+    addresses = np.zeros(len(groups))
+    addresses[counted["code"]] = counted["addresses"]
+    return addresses

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
     from gatekeeper.campaigns.bipartite import Floats, Ints
 
+    _Numbers = tuple[str, "Family", int, Floats]
+
 _LARGEST: Final = 300
 """Accounts in a random group at most: a smaller one varies more, so that this errs to the safe."""
 _FEW_CALLS: Final = 3
 """Calls in a window below which an account says nothing of how it behaves."""
+_FEWEST: Final = 3
+"""Accounts below which nothing is measured."""
+_STEP: Final = 1.25
+"""Factor between the sizes of random groups, and between the levels of activity."""
 _DAYS: Final = 3.0
 """Length of a window from which days can be compared."""
 
@@ -70,25 +76,50 @@ class Measure:
     p_value: float
 
 
-def measured(
-    members: Ints, ordinary: Ints, behaviour: Behaviour, draws: int, chance: Generator
-) -> list[Measure]:
-    """Hold a group against random groups of as many ordinary accounts that are about as active.
+class Ordinary:
+    """Random groups of ordinary accounts, drawn once for each size and level of activity."""
 
-    Empty when there are not enough ordinary accounts to say anything.
-    """
-    busy = members[behaviour.calls[members] >= _FEW_CALLS]
-    floor = max(_FEW_CALLS, float(np.quantile(behaviour.calls[members], 0.1)) / 2)
-    pool = ordinary[behaviour.calls[ordinary] >= floor]
-    size = min(busy.size, _LARGEST, pool.size // 2)
-    if size < 3:  # noqa: PLR2004 (two accounts are no group)
-        return []
-    drawn = pool[chance.integers(0, pool.size, (draws, size))]
-    mine, theirs = _numbers(busy[None, :], behaviour), _numbers(drawn, behaviour)
-    return [
-        _held(name, family, sign, float(values[0]), null)
-        for (name, family, sign, values), (*_, null) in zip(mine, theirs, strict=True)
-    ]
+    def __init__(self, accounts: Ints, behaviour: Behaviour, draws: int, chance: Generator) -> None:
+        """Draw from ``accounts``: those that are active, unproven, and in no group."""
+        self._accounts = accounts
+        self._behaviour = behaviour
+        self._draws = draws
+        self._chance = chance
+        self._drawn: dict[tuple[int, float], list[_Numbers]] = {}
+
+    def measured(self, members: Ints) -> list[Measure]:
+        """Hold a group against random ones of as many accounts that are about as active.
+
+        Empty when there are not enough ordinary accounts to say anything.
+        """
+        calls = self._behaviour.calls[members]
+        busy = members[calls >= _FEW_CALLS]
+        if busy.size < _FEWEST:
+            return []
+        level = _rounded(max(float(_FEW_CALLS), float(np.quantile(calls, 0.1)) / 2))
+        size = int(_rounded(min(busy.size, _LARGEST)))
+        null = self._null(size, level)
+        mine = _numbers(busy[None, :], self._behaviour) if null else []
+        return [
+            _held(name, family, sign, float(values[0]), theirs)
+            for (name, family, sign, values), (*_, theirs) in zip(mine, null, strict=True)
+        ]
+
+    def _null(self, size: int, level: float) -> list[_Numbers]:
+        known = self._drawn.get((size, level))
+        if known is None:
+            pool = self._accounts[self._behaviour.calls[self._accounts] >= level]
+            known, fitting = [], min(size, pool.size // 2)
+            if fitting >= _FEWEST:
+                drawn = pool[self._chance.integers(0, pool.size, (self._draws, fitting))]
+                known = _numbers(drawn, self._behaviour)
+            self._drawn[size, level] = known
+        return known
+
+
+def _rounded(value: float) -> float:
+    """Return the next lower of a few steps, so that groups alike share their random ones."""
+    return max(math.floor(_STEP ** math.floor(math.log(value, _STEP) + 1e-9)), 1)
 
 
 def _held(name: str, family: Family, sign: int, value: float, null: Floats) -> Measure:
@@ -103,7 +134,7 @@ def _held(name: str, family: Family, sign: int, value: float, null: Floats) -> M
     return Measure(name, family, value, float(np.median(null)), counted)
 
 
-def _numbers(groups: Ints, behaviour: Behaviour) -> list[tuple[str, Family, int, Floats]]:
+def _numbers(groups: Ints, behaviour: Behaviour) -> list[_Numbers]:
     """Return (name, family, 1 for strange when high or -1 when low, value by group)."""
     calls = behaviour.calls[groups]
     found = [

@@ -21,6 +21,8 @@ _WEEKS: Final = 0.5
 """Part of the signup weeks of random holders from which the holders of a trait are anybody."""
 _UNEVEN: Final = 0.75
 """The same for how unevenly their volumes lie."""
+_SMALL: Final = 3.0
+"""Median volume, in lower quartiles of all, up to which evenness says nothing: few are alike."""
 _PLACES: Final = 0.3
 """Networks for each holder from which a trait is in use everywhere."""
 
@@ -58,7 +60,7 @@ class Public:
 
     A campaign may be a tenth of all accounts, so that being frequent proves nothing. What the
     public shares is spread over signup weeks like the accounts at large, over many networks, and
-    its holders' volumes lie as unevenly as everybody's.
+    its holders' volumes lie as unevenly as everybody's, or are small.
     """
 
     weeks: Ints
@@ -72,6 +74,8 @@ class Public:
     """Effective number of signup weeks among random holders, by size."""
     unevenness: Floats
     """Gini coefficient of their volumes, by size."""
+    small: float
+    """Calls that are few."""
 
     @classmethod
     def learned(
@@ -89,7 +93,8 @@ class Public:
             spread = _effective(rows, weeks[drawn.ravel()], drawn.shape[0])
             spreads.append(float(np.median(spread)))
             uneven.append(float(np.median(gini(volumes[drawn]))))
-        return cls(weeks, volumes, networks, sizes, np.array(spreads), np.array(uneven))
+        small = _SMALL * float(np.quantile(volumes[active], 0.25)) if active.size else 0.0
+        return cls(weeks, volumes, networks, sizes, np.array(spreads), np.array(uneven), small)
 
     def among(self, node: Ints, trait: Ints, holders: Ints) -> Flags:
         """Return which traits are public. Those with fewer than 20 holders never are."""
@@ -107,12 +112,14 @@ class Public:
         places = self.networks.max(initial=0) + 1
         pairs = np.unique(trait * places + self.networks[node]) // places
         networks = np.bincount(pairs, minlength=size)
-        found = _gini_by(trait, self.volumes[node], size)
-        anybody = (spread >= _WEEKS * expected) & (found >= _UNEVEN * uneven)
+        found, middle = _volumes_by(trait, self.volumes[node], size)
+        anyhow = (found >= _UNEVEN * uneven) | (middle <= self.small)
+        anybody = (spread >= _WEEKS * expected) & anyhow
         return many & anybody & (networks >= _PLACES * holders)
 
 
-def _gini_by(group: Ints, volumes: Floats, size: int) -> Floats:
+def _volumes_by(group: Ints, volumes: Floats, size: int) -> tuple[Floats, Floats]:
+    """Return the Gini coefficient and the median of the volumes of each group."""
     order = np.lexsort((volumes, group))
     group, volumes = group[order], volumes[order]
     counts = np.bincount(group, minlength=size)
@@ -121,5 +128,7 @@ def _gini_by(group: Ints, volumes: Floats, size: int) -> Floats:
     places = 2 * rank - counts[group] - 1
     totals = np.bincount(group, weights=volumes, minlength=size)
     moment = np.bincount(group, weights=volumes * places, minlength=size)
-    result: Floats = moment / np.maximum(counts * totals, 1e-12)
-    return result
+    middle = np.zeros(size)
+    filled = counts > 0
+    middle[filled] = volumes[(starts + counts // 2)[filled]]
+    return moment / np.maximum(counts * totals, 1e-12), middle
