@@ -1,0 +1,198 @@
+"""Takes what is new in decision logs, and makes sightings of it: Parquet files by day.
+
+What a run takes is committed by one rename, that of the positions. Its files carry the number of
+the run, and those of a run that never came to its commit are removed by the next one, which takes
+the same lines again: a kill loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from gatekeeper.campaigns.intake_sql import DAYS, LATE_FILES, LOAD, SIGHTINGS, UPDATED, WRITE_DAY
+from gatekeeper.storage.decision_files import decision_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    import duckdb
+
+_PIECE_BYTES: Final = 64_000_000
+"""Most that is read of one file at a time; a line that is longer is none of ours."""
+_DAY_S: Final = 86_400.0
+_LONE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""Halves of surrogate pairs. DuckDB refuses a line with one, and so a caller could hide by it."""
+
+
+class Positions(Struct, frozen=True):
+    """How far the logs have been taken."""
+
+    run: int = 0
+    """Number of the last run that was committed."""
+    files: dict[str, int] = {}
+    """Bytes taken of each file, by its path."""
+
+
+class Taken(Struct, frozen=True):
+    """What a run took in."""
+
+    sightings: int = 0
+    skipped: int = 0
+    """Lines that are no record of a gate."""
+
+
+class Intake:
+    """Makes sightings of the decision logs in some directories; one process at a time."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        directory: Path,
+        sources: Iterable[Path],
+        *,
+        retention_days: int,
+    ) -> None:
+        """Keep sightings and positions in ``directory``; ``sources`` are directories of logs."""
+        self._connection = connection
+        self._sightings = directory / "sightings"
+        self._aside = directory / "aside"
+        self._positions = directory / "positions.json"
+        self._sources = [source.resolve() for source in sources]
+        self._retention_s = retention_days * _DAY_S
+
+    def run(self, at: float) -> Taken:
+        """Take all that is new, and drop the days that no window reaches at ``at`` any more.
+
+        Raises ``OSError`` or ``duckdb.Error``; the next run then takes the same lines.
+        """
+        before = self._committed()
+        self._clear(before.run)
+        self._aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lines = self._aside / "lines.jsonl"
+        files, overlong = self._gather(before, lines)
+        oldest = at - self._retention_s
+        taken = self._make(lines, before.run + 1, oldest) if lines.stat().st_size else Taken()
+        self._commit(Positions(before.run + 1, files))
+        shutil.rmtree(self._aside)
+        self._drop_before(oldest)
+        return Taken(taken.sightings, taken.skipped + overlong)
+
+    def _committed(self) -> Positions:
+        try:
+            return msgspec.json.decode(self._positions.read_bytes(), type=Positions)
+        except FileNotFoundError:
+            return Positions()
+
+    def _clear(self, run: int) -> None:
+        """Remove what a run left that never came to its commit."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        for path in self._sightings.glob("day=*/run-*.parquet"):
+            if int(path.stem.removeprefix("run-")) > run:
+                path.unlink()
+
+    def _gather(self, before: Positions, lines: Path) -> tuple[dict[str, int], int]:
+        """Copy new whole lines into one file; return the positions after, and overlong pieces."""
+        files: dict[str, int] = {}
+        overlong = 0
+        with lines.open("wb") as out:
+            for source in self._sources:
+                # Listed before any is read: of a rotated file, all is there.
+                for path in decision_files(source):
+                    start = before.files.get(str(path), 0)
+                    end = start
+                    for piece, whole in _pieces(path, start):
+                        end += len(piece)
+                        overlong += not whole
+                        if whole:
+                            text = _LONE.sub(rb"\\ufffd", piece)
+                            out.write(text.decode("utf-8", "replace").encode())
+                    files[str(path)] = end
+        return files, overlong
+
+    def _make(self, lines: Path, run: int, oldest: float) -> Taken:
+        ask = self._connection.execute
+        ask(LOAD, [str(lines)])
+        skipped = _number(ask("SELECT count(*) FROM loaded WHERE kind IS NULL OR id IS NULL"))
+        ask(SIGHTINGS, [oldest])
+        for (day,) in ask(DAYS).fetchall():
+            self._write(WRITE_DAY, [day], self._sightings / f"day={day}" / f"run-{run:010}.parquet")
+        self._settle_late()
+        return Taken(_number(ask("SELECT count(*) FROM sightings_new")), skipped)
+
+    def _settle_late(self) -> None:
+        """Put outcomes of calls that earlier runs took into their files; twice is as once."""
+        ask = self._connection.execute
+        days = ask("SELECT DISTINCT day FROM outcomes_new ORDER BY day").fetchall()
+        paths = [
+            str(path)
+            for (day,) in days
+            for path in sorted((self._sightings / f"day={day}").glob("run-*.parquet"))
+        ]
+        if not paths:
+            return
+        for (name,) in ask(LATE_FILES, [paths]).fetchall():
+            self._write(UPDATED, [name], type(self._sightings)(name))
+
+    def _write(self, query: str, values: list[str], path: Path) -> None:
+        aside = self._aside / "written.parquet"
+        self._connection.execute(query, [*values, str(aside)])
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _synced(aside)
+        aside.replace(path)
+        _synced(path.parent)
+
+    def _commit(self, positions: Positions) -> None:
+        aside = self._aside / "positions.json"
+        aside.write_bytes(msgspec.json.encode(positions))
+        _synced(aside)
+        aside.replace(self._positions)
+        _synced(self._positions.parent)
+
+    def _drop_before(self, oldest: float) -> None:
+        first = f"day={datetime.fromtimestamp(max(oldest, 0), UTC):%Y-%m-%d}"
+        for folder in self._sightings.glob("day=*"):
+            if folder.name < first:
+                shutil.rmtree(folder)
+
+
+def _pieces(path: Path, start: int) -> Iterator[tuple[bytes, bool]]:
+    """Yield whole lines, many at once, from ``start`` on; what is not such a piece is false."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:  # rotation has removed it since it was listed
+        return
+    with file:
+        file.seek(start)
+        while piece := file.read(_PIECE_BYTES):
+            end = piece.rfind(b"\n") + 1
+            if end:
+                yield piece[:end], True
+                file.seek(end - len(piece), os.SEEK_CUR)
+            elif len(piece) == _PIECE_BYTES:
+                yield piece, False
+            else:  # torn, or still being written
+                return
+
+
+def _number(result: duckdb.DuckDBPyConnection) -> int:
+    row = result.fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _synced(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

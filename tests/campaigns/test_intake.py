@@ -1,0 +1,154 @@
+"""Intake of decision logs: whole, once, whatever ends it and whatever a line holds."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+from support import builders
+from support.changes import replace
+
+from gatekeeper.campaigns.intake import Intake, Taken
+from gatekeeper.policy.decide import conclude
+from gatekeeper.policy.model import Standing, Usage
+from gatekeeper.policy.record import to_record
+from gatekeeper.policy.traits import Traits
+from gatekeeper.policy.words import GateMode
+from gatekeeper.storage.decision_log import encode_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AT = builders.AT
+RULES = builders.rules()
+TRAITS = (Traits("0000000a", client=2**63 - 1, blocks=(5, 6)), Traits("0000000b", client=8))
+
+
+def decision(name: str, *, at: float = AT, traits: tuple[Traits, ...] = TRAITS) -> bytes:
+    """Return the line of a real decision on a call with ``traits``."""
+    facts = replace(builders.facts(), at=at, traits=traits)
+    made = conclude(Standing(), (), RULES, decision_id=name, at=at, mode=GateMode.ENFORCE)
+    return encode_record(to_record(made, facts, mode=GateMode.ENFORCE))
+
+
+def outcome(name: str, tokens: int, *, at: float = AT + 5) -> bytes:
+    """Return the line of the outcome of a call that took five seconds."""
+    usage = Usage(1, tokens)
+    return encode_record({"kind": "outcome", "id": name, "at": at, "usage": usage, "took_s": 5.0})
+
+
+def log(folder: Path, *lines: bytes, number: int = 0) -> Path:
+    """Append lines to a file of a decision log."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"decisions-20260101T000000-{number}.jsonl"
+    with path.open("ab") as file:
+        file.write(b"".join(lines))
+    return path
+
+
+def take(folder: Path, *sources: Path, at: float = AT + 60) -> Taken:
+    """Run a new intake once, as a new process would."""
+    with duckdb.connect() as connection:
+        return Intake(connection, folder / "c", sources, retention_days=15).run(at)
+
+
+def seen(folder: Path, columns: str) -> list[tuple[Any, ...]]:
+    """Return columns of all sightings, in order."""
+    files = str(folder / "c" / "sightings" / "*" / "*.parquet")
+    query = f"SELECT {columns} FROM '{files}' ORDER BY id, epoch"  # noqa: S608 - our own words
+    return duckdb.sql(query).fetchall()
+
+
+def test_each_epoch_of_a_read_call_is_a_sighting(tmp_path: Path) -> None:
+    """A call whose body was not read has no traits, and makes none; large digests stay exact."""
+    log(tmp_path / "a", decision("d1"), decision("d2", traits=()))
+    assert take(tmp_path, tmp_path / "a") == Taken(2, 0)
+    assert seen(tmp_path, "id, epoch, client, blocks") == [
+        ("d1", "0000000a", 2**63 - 1, [5, 6]),
+        ("d1", "0000000b", 8, []),
+    ]
+
+
+def test_the_next_run_takes_only_what_is_new(tmp_path: Path) -> None:
+    """Of several directories; a torn last line waits until it is whole."""
+    line = decision("d2")
+    log(tmp_path / "a", decision("d1"), line[:40])
+    log(tmp_path / "b", decision("d3"))
+    assert take(tmp_path, tmp_path / "a", tmp_path / "b") == Taken(4, 0)
+    log(tmp_path / "a", line[40:])
+    log(tmp_path / "a", decision("d4"), number=1)
+    assert take(tmp_path, tmp_path / "a", tmp_path / "b") == Taken(4, 0)
+    assert take(tmp_path, tmp_path / "a", tmp_path / "b") == Taken(0, 0)
+    names = [name for (name,) in seen(tmp_path, "id")]
+    assert names == ["d1", "d1", "d2", "d2", "d3", "d3", "d4", "d4"]
+
+
+def test_an_outcome_settles_output_tokens_even_a_run_later(tmp_path: Path) -> None:
+    """Until then the worst case stands."""
+    log(tmp_path / "a", decision("d1"), outcome("d1", 7), decision("d2"))
+    take(tmp_path, tmp_path / "a")
+    worst = builders.facts().call.max_output_tokens
+    assert dict(seen(tmp_path, "id, output_tokens")) == {"d1": 7, "d2": worst}
+    log(tmp_path / "a", outcome("d2", 9))
+    take(tmp_path, tmp_path / "a")
+    assert dict(seen(tmp_path, "id, output_tokens")) == {"d1": 7, "d2": 9}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b"{\n", b"\n", b"[]\n", b"\xff\xfe\n", b'{"kind": 7, "facts": "x"}\n', b"[" * 5000 + b"\n"],
+)
+def test_hostile_lines_hide_none_of_their_neighbours(tmp_path: Path, hostile: bytes) -> None:
+    """Whatever a line holds, those before and after it become sightings."""
+    log(tmp_path / "a", decision("d1"), hostile, decision("d2"))
+    assert take(tmp_path, tmp_path / "a").sightings == 4
+
+
+def test_no_caller_hides_behind_half_a_surrogate_pair(tmp_path: Path) -> None:
+    """What DuckDB would refuse is replaced before it reads the line."""
+    line = decision("d1").replace(b'"kind":', rb'"x":"\udc80","kind":', 1)
+    log(tmp_path / "a", line)
+    assert take(tmp_path, tmp_path / "a").sightings == 2
+
+
+def test_days_beyond_the_retention_are_dropped(tmp_path: Path) -> None:
+    """Whole days only, once no window reaches them."""
+    log(tmp_path / "a", decision("d1"))
+    take(tmp_path, tmp_path / "a")
+    take(tmp_path, tmp_path / "a", at=AT + 20 * builders.DAY_S)
+    assert not list((tmp_path / "c" / "sightings").iterdir())
+
+
+RUN = """
+import sys, duckdb
+from pathlib import Path
+from gatekeeper.campaigns.intake import Intake
+base = Path(sys.argv[1])
+print("begins", flush=True)
+Intake(duckdb.connect(), base / "c", [base / "a"], retention_days=15).run(float(sys.argv[2]))
+"""
+
+
+def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    """Real processes, killed with -9 ever later; then one that may end."""
+    for number in range(300):
+        day = number % 3 * builders.DAY_S
+        log(tmp_path / "a", decision(f"d{number:03}", at=AT + day))
+    end = AT + 3 * builders.DAY_S
+    for step in range(8):
+        command = [sys.executable, "-c", RUN, str(tmp_path), str(end)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            until = time.monotonic() + step * 0.02
+            while time.monotonic() < until and process.poll() is None:
+                pass
+            process.send_signal(signal.SIGKILL)
+    take(tmp_path, tmp_path / "a", at=end)
+    names = [name for (name,) in seen(tmp_path, "id")]
+    assert names == [f"d{number:03}" for number in range(300) for _ in range(2)]
