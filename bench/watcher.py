@@ -33,6 +33,7 @@ CALLS = 24
 MIB = 1 << 20
 
 DIGEST = "(CAST(hash({}) >> 4 AS BIGINT) + 1)"
+# The words put in are our own.
 MAKE = f"""
 COPY (
   WITH drawn AS (
@@ -66,7 +67,7 @@ COPY (
     CAST(NULL AS VARCHAR) AS campaign, CAST(NULL AS VARCHAR) AS stage
   FROM seen
 ) TO '{{path}}' (FORMAT parquet)
-"""
+"""  # noqa: S608
 SYSTEM = (
     f"CASE WHEN bot THEN {DIGEST.format('-5000 - cell')} WHEN n % 10 < 6 "
     f"THEN {DIGEST.format('n // 2 + 123456789')} WHEN n % 10 < 8 THEN 42 ELSE 0 END"
@@ -86,13 +87,14 @@ def measure(directory: Path) -> None:
     options = DetectionOptions(windows_s=(DAY_S,), memory_mib=2_048)
     findings = Detector(directory, options).run(START + DAY_S)
     took = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
     flagged = [each for each in findings.groups if each.score >= 60]
     print(
         json.dumps(
             {
                 "seconds": took,
-                "mib": peak / MIB,
+                "cpu": used.ru_utime + used.ru_stime,
+                "mib": used.ru_maxrss * 1024 / MIB,
                 "links": findings.windows[0].links,
                 "groups": len(flagged),
                 "members": sum(len(each.members) for each in flagged),
@@ -110,9 +112,7 @@ def main() -> None:
         make(Path(sys.argv[2]), int(sys.argv[3]))
         return
     sizes = [int(each) for each in sys.argv[1:]] or list(SIZES)
-    print(
-        f"{'accounts':>10} {'links':>10} {'seconds':>9} {'peak MiB':>9} {'groups':>7} {'members':>8}"
-    )
+    print("  accounts      links  seconds  of CPU  peak MiB  groups  members")
     for accounts in sizes:
         with tempfile.TemporaryDirectory() as directory:
             command = [sys.executable, __file__]
@@ -122,8 +122,8 @@ def main() -> None:
             )
         found = json.loads(told.stdout)
         print(
-            f"{accounts:>10,} {found['links']:>10,} {found['seconds']:>9.1f} {found['mib']:>9.0f} "
-            f"{found['groups']:>7} {found['members']:>8,}"
+            f"{accounts:>10,} {found['links']:>10,} {found['seconds']:>8.1f} "
+            f"{found['cpu']:>7.1f} {found['mib']:>9.0f} {found['groups']:>7} {found['members']:>8,}"
         )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_PARTS: Final = 40
 """Dense parts that are taken out of one component, one after the other."""
+_LARGE: Final = 50
+"""Accounts that so many pairs do not link by chance."""
 _OWN: Final = 0.5
 """Part of the holders of a trait who are in a group, from which the trait is the group's own."""
 _ROUNDS: Final = 3
@@ -79,8 +81,7 @@ def groups_of(links: Links, joinable: Flags, options: DetectionOptions) -> list[
     if not kept.node.size:
         return []
     label = components(kept.node, kept.trait, joinable.size, links.traits)
-    sizes = np.bincount(label[np.unique(kept.node)], minlength=joinable.size)
-    kept = kept.only(sizes[label[kept.node]] >= options.fewest_members)
+    kept = kept.only(_worth_a_look(kept, label, options.fewest_members)[label[kept.node]])
     part = label[kept.node]
     order = np.argsort(part, kind="stable")
     bounds = np.flatnonzero(np.diff(part[order], prepend=-1))
@@ -91,6 +92,18 @@ def groups_of(links: Links, joinable: Flags, options: DetectionOptions) -> list[
     for rows in np.split(order, bounds[1:]):
         found += _parts(around, kept, weight, rows, free=free, joinable=joinable, options=options)
     return found
+
+
+def _worth_a_look(kept: Links, label: Ints, fewest: int) -> Flags:
+    """Return which components, by label, may hold a group.
+
+    Small ones that hang together by pairs only are families that met at some address.
+    """
+    holders = np.bincount(kept.trait, minlength=kept.traits)
+    sizes = np.bincount(label[np.unique(kept.node)], minlength=label.size)
+    widely = np.unique(kept.node[holders[kept.trait] >= fewest])
+    wide = np.bincount(label[widely], minlength=label.size)
+    return (sizes >= fewest) & ((2 * wide >= sizes) | (sizes >= _LARGE))
 
 
 def _weights(links: Links) -> Floats:

@@ -41,6 +41,9 @@ _MOST_SLOTS: Final = 0.6
 """Part of the slots from which an account is always there, which is no habit."""
 _SHAPE_BANDS: Final = ((0, 16), (16, 16), (32, 16), (48, 15))
 """Shapes that differ in three bits or fewer agree in one of these bands: first bit and width."""
+_WIDEST: Final = 16
+_BAND_BITS: Final = _WIDEST + 2
+"""Bits of a band's content, and of its number before it."""
 _LEAST_SHARE: Final = {"scaffold": 0.2, "system": 0.2, "tools": 0.2, "shape": 0.2}
 
 
@@ -158,16 +161,13 @@ def _shapes(sightings: Sightings) -> _Found:
         column="shape", least_share=_LEAST_SHARE["shape"], least_holders=1
     )
     rows = sightings.columns(query)
-    bands = [
-        (rows["digest"] >> first & ((1 << width) - 1)) | (place << 16)
+    keys = [
+        rows["node"] << _BAND_BITS | place << _WIDEST | rows["digest"] >> first & (1 << width) - 1
         for place, (first, width) in enumerate(_SHAPE_BANDS)
     ]
-    pairs = np.unique(
-        np.stack([np.tile(rows["node"], len(bands)), np.concatenate(bands)]), axis=1
-    ) if rows["node"].size else np.zeros((2, 0), dtype=np.int64)  # fmt: skip
-    return _Found(
-        Layer.SCAFFOLD, "shape", pairs[0], pairs[1], np.zeros_like(pairs[0]), learned=True
-    )
+    pairs = np.unique(np.concatenate(keys))
+    node, band = pairs >> _BAND_BITS, pairs & (1 << _BAND_BITS) - 1
+    return _Found(Layer.SCAFFOLD, "shape", node, band, np.zeros_like(node), learned=True)
 
 
 def _tasks(sightings: Sightings, since: float) -> _Found:

@@ -1,0 +1,94 @@
+"""Groups in small graphs drawn by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from gatekeeper.campaigns.groups import groups_of
+from gatekeeper.campaigns.links import LAYERS, Links
+from gatekeeper.campaigns.options import DetectionOptions
+from gatekeeper.policy.campaigns import Layer
+
+NODES = 400
+
+
+def graph(traits: list[tuple[Layer, list[int]]]) -> Links:
+    """Return a graph of traits, each of one layer and with these nodes."""
+    holders = np.array([len(nodes) for _, nodes in traits])
+    return Links(
+        node=np.array([node for _, nodes in traits for node in nodes]),
+        trait=np.repeat(np.arange(len(traits)), holders),
+        layer=np.array([LAYERS.index(layer) for layer, _ in traits]),
+        kind=np.array([layer.value for layer, _ in traits], dtype=object),
+        digest=np.arange(1, len(traits) + 1),
+        other=np.zeros(len(traits), dtype=np.int64),
+        holders=holders,
+        weight=np.log(NODES / holders),
+    )
+
+
+def found(traits: list[tuple[Layer, list[int]]], left_out: tuple[int, ...] = ()) -> list[list[int]]:
+    """Return the groups in such a graph."""
+    joinable = np.ones(NODES, dtype=bool)
+    joinable[list(left_out)] = False
+    return [each.tolist() for each in groups_of(graph(traits), joinable, DetectionOptions())]
+
+
+def ring(first: int, last: int) -> list[tuple[Layer, list[int]]]:
+    """Return traits of three layers that all from ``first`` to before ``last`` share."""
+    nodes = list(range(first, last))
+    return [(layer, nodes) for layer in (Layer.SIGNUP, Layer.SCAFFOLD, Layer.SUBNET_CLIENT)]
+
+
+def test_a_group_of_three_layers_is_found() -> None:
+    """Twenty who share three things are one group."""
+    assert found(ring(0, 20)) == [list(range(20))]
+
+
+def test_one_layer_carries_nobody_but_by_addresses() -> None:
+    """Two traits of a layer count, so that ten scaffolds alone make no core."""
+    nodes = list(range(20))
+    assert found([(Layer.SCAFFOLD, nodes)] * 10) == []
+
+
+def test_two_campaigns_on_one_pool_stay_apart() -> None:
+    """Addresses that one of each used link the two, and yet they are two groups."""
+    bridges = [(Layer.ADDRESS, [node, node + 20]) for node in range(20)]
+    assert sorted(found(ring(0, 20) + ring(20, 40) + bridges)) == [
+        list(range(20)),
+        list(range(20, 40)),
+    ]
+
+
+def test_a_customer_in_passing_is_not_taken() -> None:
+    """Somebody who met members at three addresses shares nothing else with them."""
+    met = [(Layer.ADDRESS, [node, 50]) for node in range(3)]
+    assert found(ring(0, 20) + met) == [list(range(20))]
+
+
+def test_who_shows_two_layers_is_taken_in() -> None:
+    """An account outside of the core, with two of three things, belongs."""
+    layers = ring(0, 20)
+    joined = [(layer, [*nodes, 60] if place < 2 else nodes) for place, (layer, nodes) in
+              enumerate(layers)]  # fmt: skip
+    assert found(joined) == [[*range(20), 60]]
+
+
+def test_evidence_need_not_be_a_member() -> None:
+    """A proven account among them holds the group together, and is not in it."""
+    assert found(ring(0, 20), left_out=(3, 4)) == [
+        [node for node in range(20) if node not in {3, 4}]
+    ]
+
+
+def test_families_that_met_are_passed_over() -> None:
+    """Couples who share three things, chained by an address each, make no group."""
+    couples = [
+        (layer, [node, node + 1])
+        for node in range(0, 20, 2)
+        for layer in (Layer.SIGNUP, Layer.SIGNUP, Layer.SCAFFOLD)
+    ]
+    chained = [(Layer.ADDRESS, [one, other]) for one, other in pairwise(range(1, 20, 2))]
+    assert found(couples + chained) == []
