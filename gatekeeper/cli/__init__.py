@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "rules": "rules:rules",
     "sandbox-vendor": "sandbox:sandbox_vendor",
     "serve": "serve:serve",
+    "watch": "watch:watch",
 }
 """Name of each command, and where it is."""
 

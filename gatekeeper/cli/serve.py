@@ -14,6 +14,7 @@ from gatekeeper.app import App
 from gatekeeper.cli.common import MISTAKES, give_up, settings_from, settings_option
 from gatekeeper.cli.running import Signals, run_until_asked
 from gatekeeper.cli.tour import Tour
+from gatekeeper.cli.watching import watch_beside
 from gatekeeper.sources import StartError
 from gatekeeper.storage.database import RecordsError
 from gatekeeper.telemetry import configure_logging
@@ -108,6 +109,9 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
         click.echo(f"Upstream {upstream.name}: {', '.join(upstream.urls)}")
     if tour is not None:
         tour.tell(app.ports[0])
+    watching = asyncio.create_task(watch_beside(settings))
     await run_until_asked(app, signals)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     if tour is not None:
         await tour.stop()

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gatekeeper.settings.campaign_parts import TraitSettings
+from gatekeeper.settings.campaign_parts import TraitSettings, WatchSettings
 from gatekeeper.settings.network_parts import (
     DATABASE_FORMAT,
     LIST_ID,
@@ -77,6 +77,7 @@ __all__ = [
     "TracingSettings",
     "TraitSettings",
     "Upstream",
+    "WatchSettings",
 ]
 
 
@@ -121,6 +122,7 @@ class Settings(Part):
     step_up: StepUp = StepUp()
     log: Log = Log()
     traits: TraitSettings = TraitSettings()
+    watch: WatchSettings = WatchSettings()
     tracing: TracingSettings = TracingSettings()
     alerts: AlertSettings = AlertSettings()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - read at run time
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,24 @@ from gatekeeper.settings.parts import Part, SecretSource
 
 LONGEST_WINDOW_DAYS = 14
 """The longest that the watcher looks back at once."""
+
+
+class WatchSettings(Part):
+    """The watcher, ``gatekeeper watch``: a process of its own that finds campaigns."""
+
+    run: bool = True
+    """Whether ``gatekeeper serve`` runs one beside it where limits stand in memory and records in
+    SQLite, and the extra ``watcher`` is installed. A fleet runs one itself."""
+    every_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    """From the beginning of one run to that of the next."""
+    directory: Path | None = None
+    """Where the watcher keeps sightings; ``campaigns`` in ``data_dir`` when absent."""
+    sources: tuple[Path, ...] = ()
+    """Directories of decision logs, one for each gate; the gate's own when none is named."""
+    retention_days: Annotated[int, Field(ge=LONGEST_WINDOW_DAYS + 1, le=366)] = 15
+    """How long sightings are kept."""
+    memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 2_048
+    """Bound of the SQL engine; what does not fit is spilled to disk."""
 
 
 class TraitSettings(Part):

@@ -15,7 +15,9 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, String, Table, func, select
 
 from gatekeeper.policy.campaigns import Campaign, CampaignState, Stage
+from gatekeeper.policy.words import Assurance
 from gatekeeper.storage.database import RecordsError, take_numbers
+from gatekeeper.storage.records_schema import ACCOUNTS
 from gatekeeper.storage.schema import METADATA
 
 if TYPE_CHECKING:
@@ -105,6 +107,15 @@ class CampaignBook:
     async def all(self) -> Book:
         """Return every campaign, and the revision at which they were read."""
         return await self._read(None)
+
+    async def proven(self, at: float) -> frozenset[str]:
+        """Return the accounts that have proven who they are, and whose proof holds at ``at``."""
+        ends = ACCOUNTS.c.assurance_expires
+        query = select(ACCOUNTS.c.id).where(
+            ACCOUNTS.c.assurance != Assurance.NONE.value, ends.is_(None) | (ends > at)
+        )
+        async with self._database.reading() as connection:
+            return frozenset((await connection.execute(query)).scalars())
 
     async def get(self, campaign_id: str) -> tuple[Campaign, CampaignRow] | None:
         """Return one campaign, whole and as it is listed."""

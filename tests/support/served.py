@@ -83,6 +83,7 @@ async def served(
         "upstreams": ({"name": "raw", "urls": (upstream_url,)},),
         "geoip": geoip,
         "decision_log": DecisionLog(directory=folder / "decisions"),
+        "watch": {"run": False},
         **overrides,
     }
     settings = Settings(**fields)

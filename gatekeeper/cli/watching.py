@@ -1,0 +1,82 @@
+"""The watcher beside a gate: a process of its own, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gatekeeper.cli.watch import installed
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from pathlib import Path
+
+    from gatekeeper.settings import Settings
+
+_FIRST_AGAIN_S: Final = 5.0
+_LAST_AGAIN_S: Final = 300.0
+_END_S: Final = 10.0
+"""How long a watcher may take to end in the middle of a run."""
+_NICE: Final = 10
+_OURS: Final = "GATEKEEPER_"
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Tell whether one process is the whole installation, so that it needs a watcher of its own."""
+    records = settings.records_url
+    return settings.store.kind == "memory" and (not records or records.startswith("sqlite"))
+
+
+async def watch_beside(settings: Settings) -> None:
+    """Run the watcher until cancelled, where it is wanted and can be."""
+    log = structlog.get_logger("gatekeeper")
+    if not settings.watch.run or not is_embedded(settings):
+        return
+    if not installed():
+        log.info("watcher_not_installed", install="pip install 'gatekeeper[watcher]'")
+        return
+    path = settings.data_dir / "watch-settings.json"
+    await asyncio.to_thread(_write, path, settings)
+    again_s = _FIRST_AGAIN_S
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gatekeeper", "watch", "--settings", str(path)),
+            *("--parent", str(os.getpid())),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+            preexec_fn=_be_nice,
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _ended(process)
+            raise
+        log.warning("watcher_ended", code=code, again_s=again_s)
+        await asyncio.sleep(again_s)
+        again_s = min(2 * again_s, _LAST_AGAIN_S)
+
+
+def _write(path: Path, settings: Settings) -> None:
+    """Hand on the settings as they are: files, environment and flags have been joined already."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(settings.model_dump_json(exclude_none=True))
+
+
+def _be_nice() -> None:
+    os.nice(_NICE)
+
+
+async def _ended(process: Process) -> None:
+    process.terminate()
+    try:
+        async with asyncio.timeout(_END_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
