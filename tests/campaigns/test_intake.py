@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -125,30 +124,37 @@ def test_days_beyond_the_retention_are_dropped(tmp_path: Path) -> None:
 
 
 RUN = """
-import sys, duckdb
+import os, signal, sys, duckdb
 from pathlib import Path
 from gatekeeper.campaigns.intake import Intake
-base = Path(sys.argv[1])
-print("begins", flush=True)
-Intake(duckdb.connect(), base / "c", [base / "a"], retention_days=15).run(float(sys.argv[2]))
+base, at, left = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+def heard(event, _):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(heard)
+Intake(duckdb.connect(), base / "c", [base / "a"], retention_days=15).run(at)
 """
+"""Takes the log, and is killed where it is about to put a file into place."""
 
 
-def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
-    """Real processes, killed with -9 ever later; then one that may end."""
-    for number in range(300):
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_a_kill_before_any_rename_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, renames: int
+) -> None:
+    """Three days are three files, and the positions are the fourth: a real kill -9 before each."""
+    for number in range(30):
         day = number % 3 * builders.DAY_S
         log(tmp_path / "a", decision(f"d{number:03}", at=AT + day))
     end = AT + 3 * builders.DAY_S
-    for step in range(8):
-        command = [sys.executable, "-c", RUN, str(tmp_path), str(end)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            until = time.monotonic() + step * 0.02
-            while time.monotonic() < until and process.poll() is None:
-                pass
-            process.send_signal(signal.SIGKILL)
-    take(tmp_path, tmp_path / "a", at=end)
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path), str(end), str(renames)], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    written = list((tmp_path / "c" / "sightings").glob("*/*.parquet"))
+    assert len(written) == renames
+    assert take(tmp_path, tmp_path / "a", at=end) == Taken(60, 0)
     names = [name for (name,) in seen(tmp_path, "id")]
-    assert names == [f"d{number:03}" for number in range(300) for _ in range(2)]
+    assert names == [f"d{number:03}" for number in range(30) for _ in range(2)]
