@@ -6,7 +6,6 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``app``            composition root: builds things, owns the real clock, ids and chance
 ``demo``           a model endpoint to try the gate on
 ``sandbox_vendor`` a vendor of identity checks to try step-up on
-``rehearsal``      the decision code with a clock of its own, for traffic that was or never was
 ``management``     the management API: operations, roles, audit, OpenAPI
 ``alerts``         watches conditions of this process and posts their changes
 ``gauges``         what a gate tells of its state
@@ -17,7 +16,6 @@ The rooms, from the top; imports point downward only (``pyproject.toml`` holds t
 ``limits``         builds the limits: in this process, or guarded in a shared store
 ``feeds``          fetches lists and databases of networks for the update commands
 ``campaigns``      the watcher, a job: what accounts share, groups, score (an extra)
-``simulator``      populations and adversaries; knows nothing of campaigns, nor they of it
 ``gate``           the path of one request
 ``deciding``       joins rules and limits to one decision, writes it down, words the refusal
 ``conversations``  WebSockets: passed on both ways, metered by turn or message, settled

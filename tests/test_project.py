@@ -58,6 +58,7 @@ def declared(*extras: str) -> list[Requirement]:
     ("name", "extras"),
     [
         ("run.txt", ()),
+        ("watcher.txt", ("watcher",)),
         ("tracing.txt", ("tracing",)),
         ("exact-tokens.txt", ("tracing", "exact-tokens")),
         ("dev.txt", tuple(EXTRAS)),
@@ -76,12 +77,14 @@ def test_requirement_files_agree_with_each_other() -> None:
     run, dev, build = pins("run.txt"), pins("dev.txt"), pins("build.txt")
     tracing, exact = pins("tracing.txt"), pins("exact-tokens.txt")
     assert run.items() <= tracing.items() <= exact.items() <= dev.items()
+    assert run.items() <= pins("watcher.txt").items() <= dev.items()
     assert {**dev, **build} == {**build, **dev}
     assert "hatchling" in build
 
 
 @pytest.mark.parametrize(
-    "name", ["run.txt", "tracing.txt", "exact-tokens.txt", "dev.txt", "build.txt"]
+    "name",
+    ["run.txt", "watcher.txt", "tracing.txt", "exact-tokens.txt", "dev.txt", "build.txt"],
 )
 def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     """No line names an index, a file or an option; every pin has a SHA-256."""

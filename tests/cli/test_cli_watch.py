@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -142,10 +143,10 @@ def test_a_fleet_runs_its_own(changes: dict[str, Any], embedded: bool) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_a_gate_goes_on_without_one(
+def test_a_gate_goes_on_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     """Where it is not wanted, or its libraries are not there, nothing is started."""
     monkeypatch.setattr(command, "LIBRARIES", ("no_such_library",) if wanted else ("duckdb",))
-    await watch_beside(Settings(data_dir=tmp_path, watch=WatchSettings(run=wanted)))
-    assert os.listdir(tmp_path) == []
+    asyncio.run(watch_beside(Settings(data_dir=tmp_path, watch=WatchSettings(run=wanted))))
+    assert list(tmp_path.iterdir()) == []

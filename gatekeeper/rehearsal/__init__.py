@@ -1,1 +1,0 @@
-"""The real decision code with a clock of its own: recorded, foreign or simulated traffic."""

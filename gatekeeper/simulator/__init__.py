@@ -1,1 +1,0 @@
-"""Populations and adversaries that never were, to measure how campaigns are found."""
