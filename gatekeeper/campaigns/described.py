@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gatekeeper.campaigns import queries
 from gatekeeper.campaigns.links import LAYERS
 from gatekeeper.policy.campaigns import Group, SharedTrait
+from gatekeeper.policy.containment import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from gatekeeper.campaigns.groups import Neighbours
     from gatekeeper.campaigns.merging import Candidate
     from gatekeeper.campaigns.sightings import Sightings
-
-_MASK: Final = 2**63 - 1
-
-
-def mixed(a: int, b: int) -> int:
-    """Return one digest for two that are only telling together, as gates compute it."""
-    return ((a * 31) ^ b) & _MASK
 
 
 def shared_traits(around: Neighbours, members: Ints, most: int) -> tuple[SharedTrait, ...]:

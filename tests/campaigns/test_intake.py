@@ -13,6 +13,7 @@ from support import builders
 from support.changes import replace
 
 from gatekeeper.campaigns.intake import Intake, Taken
+from gatekeeper.policy.containment import number_of
 from gatekeeper.policy.decide import conclude
 from gatekeeper.policy.model import Standing, Usage
 from gatekeeper.policy.record import to_record
@@ -158,3 +159,14 @@ def test_a_kill_before_any_rename_loses_nothing_and_doubles_nothing(
     assert take(tmp_path, tmp_path / "a", at=end) == Taken(60, 0)
     names = [name for (name,) in seen(tmp_path, "id")]
     assert names == [f"d{number:03}" for number in range(30) for _ in range(2)]
+
+
+def test_addresses_are_the_numbers_that_gates_know_them_by(tmp_path: Path) -> None:
+    """A new account that calls from a member's address is found by the digest of a sighting."""
+    where = replace(builders.network(), address_key="f" * 32, prefix_key="0a" * 16)
+    facts = replace(builders.facts(), network=where, traits=TRAITS[:1])
+    made = conclude(Standing(), (), RULES, decision_id="dec_1", at=AT, mode=GateMode.ENFORCE)
+    log(tmp_path / "log", encode_record(to_record(made, facts, mode=GateMode.ENFORCE)))
+    assert take(tmp_path, tmp_path / "log") == Taken(1)
+    known = (number_of(where.address_key), number_of(where.prefix_key))
+    assert seen(tmp_path, "address, prefix") == [known]
