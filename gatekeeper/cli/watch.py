@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LIBRARIES: Final = ("duckdb", "numpy")
 _NEEDED: Final = "The watcher needs more packages: pip install 'gatekeeper[watcher]'."
+_NICE: Final = 10
 _PARENT_S: Final = 1.0
 """How often a watcher that a gate has started looks whether that is still there."""
 
@@ -60,6 +61,8 @@ def watch(*, once: bool, parent: int | None, settings_file: Path | None) -> None
     if not installed():
         click.echo(_NEEDED, err=True)
         raise SystemExit(MISTAKES)
+    if parent is not None:
+        os.nice(_NICE)  # calls go first
     from gatekeeper.campaigns.watch import WatchError  # noqa: PLC0415 - loads the extra
 
     try:

@@ -21,7 +21,6 @@ _FIRST_AGAIN_S: Final = 5.0
 _LAST_AGAIN_S: Final = 300.0
 _END_S: Final = 10.0
 """How long a watcher may take to end in the middle of a run."""
-_NICE: Final = 10
 _OURS: Final = "GATEKEEPER_"
 
 
@@ -39,6 +38,15 @@ async def watch_beside(settings: Settings) -> None:
     if not installed():
         log.info("watcher_not_installed", install="pip install 'gatekeeper[watcher]'")
         return
+    try:
+        await _keep_one(settings)
+    except OSError as error:
+        log.warning("watcher_not_started", error=str(error))
+
+
+async def _keep_one(settings: Settings) -> None:
+    """Start it again whenever it ends; raises ``OSError`` when none can be started."""
+    log = structlog.get_logger("gatekeeper")
     path = settings.data_dir / "watch-settings.json"
     await asyncio.to_thread(_write, path, settings)
     again_s = _FIRST_AGAIN_S
@@ -49,7 +57,6 @@ async def watch_beside(settings: Settings) -> None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
-            preexec_fn=_be_nice,
         )
         try:
             code = await process.wait()
@@ -66,10 +73,6 @@ def _write(path: Path, settings: Settings) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(settings.model_dump_json(exclude_none=True))
-
-
-def _be_nice() -> None:
-    os.nice(_NICE)
 
 
 async def _ended(process: Process) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.builders import facts, rules
 from support.changes import replace
 
@@ -150,3 +151,10 @@ def test_a_gate_goes_on_without_one(
     monkeypatch.setattr(command, "LIBRARIES", ("no_such_library",) if wanted else ("duckdb",))
     asyncio.run(watch_beside(Settings(data_dir=tmp_path, watch=WatchSettings(run=wanted))))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_goes_on_when_none_can_be_started(tmp_path: Path) -> None:
+    """A data directory that is full or gone is told, and the gate serves on."""
+    with capture_logs() as told:
+        asyncio.run(watch_beside(Settings(data_dir=tmp_path / "gone")))
+    assert [each["event"] for each in told] == ["watcher_not_started"]
