@@ -78,10 +78,10 @@ class Conversations:
             if isinstance(reached, Opened):
                 return await self._talk(socket, reached, meter, book)
             talked = False
+            return await delivery.deliver(call, reached)  # settles and records by itself
         finally:
             # Whoever hangs up now must not keep the books from being closed.
             await _to_its_end(self._settle(socket, meter, book, talked=talked))
-        return await delivery.deliver(call, reached)
 
     async def _settle(self, socket: Socket, meter: Meter, book: _Book, *, talked: bool) -> None:
         if talked:  # to its end, or until the caller was gone

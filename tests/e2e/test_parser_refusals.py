@@ -137,7 +137,7 @@ limits:
 @pytest.mark.parametrize(
     "place",
     [
-        "gatekeeper.gate.to_record",
+        "gatekeeper.deciding.to_record",
         "gatekeeper.delivery.grant_headers",
         "gatekeeper.delivery._headers_for",
         "gatekeeper.upstream.relay.pass_on",
