@@ -34,6 +34,7 @@ class Tag(StrEnum):
     KEYS = "Keys"
     ORGANIZATIONS = "Organizations"
     CASES = "Verification cases"
+    CAMPAIGNS = "Campaigns"
     RULES = "Rules"
     MODE = "Mode"
     LISTS = "Lists"
@@ -185,5 +186,6 @@ PATH_PARAMETERS: Final[Mapping[str, PathParameter]] = {
         "Name of the organization; percent-encode what a path cannot hold.",
     ),
     "case_id": PathParameter(r"^[A-Za-z0-9_-]{1,64}$", "Id of a verification case."),
+    "campaign_id": PathParameter(r"^cmp_[0-9a-f]{12}$", "Id of a campaign."),
     "revision": PathParameter(r"^[0-9a-f]{8,64}$", "Revision of the rules."),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gatekeeper.management import (
     accounts,
     audit_log,
+    campaigns,
     cases,
     decisions,
     keys,
@@ -26,6 +27,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *keys.OPERATIONS,
     *organizations.OPERATIONS,
     *cases.OPERATIONS,
+    *campaigns.OPERATIONS,
     *rules.OPERATIONS,
     *mode.OPERATIONS,
     *lists.OPERATIONS,

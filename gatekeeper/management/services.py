@@ -9,6 +9,7 @@ from gatekeeper.management.decisions import DecisionDesk
 from gatekeeper.sources import rules_archive
 from gatekeeper.storage.admin_keys import AdminKeys
 from gatekeeper.storage.audit import AuditTrail
+from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.notes import Notes
 from gatekeeper.storage.organizations import Organizations
 from gatekeeper.storage.secrets import derive
@@ -55,6 +56,7 @@ class Services:
     rules: RuleDesk
     mode: ModeDesk
     cases: CaseDesk
+    campaigns: CampaignBook
     reload: Callable[[], None]
     """Reads rule files and network data again, as SIGHUP does."""
     decisions: DecisionDesk
@@ -91,6 +93,7 @@ class Services:
             rules=live.rule_desk,
             mode=live.mode_desk,
             cases=cases,
+            campaigns=CampaignBook(database),
             reload=live.reload,
             decisions=DecisionDesk(
                 settings.decision_log.directory,

@@ -229,6 +229,10 @@ BODIES: dict[str, Any] = {
     "approveCase": {"reason": "seen in person"},
     "declineCase": {"reason": "not them"},
     "restartCase": {"reason": "try again"},
+    "confirmCampaign": {"reason": "looked at it"},
+    "dismissCampaign": {"reason": "customers"},
+    "releaseCampaign": {"reason": "let them go"},
+    "mergeCampaigns": {"reason": "the same people", "other": "cmp_000000000002"},
     "setMode": {"mode": "observe", "reason": "first week"},
     "validateRules": {"files": {"a.yaml": "version: 2\n"}},
     "compareRules": {"after": "0123456789ab"},
@@ -241,6 +245,7 @@ PATHS = {
     "{admin_key_id}": "gka_zzzzzzzz",
     "{organization_id}": "acme",
     "{case_id}": "case_1",
+    "{campaign_id}": "cmp_000000000001",
 }
 
 

@@ -22,6 +22,7 @@ expected-statuses = [400, 401, 422, 428] # RFC 6585: a condition is missing
 [parameters]
 "path.decision_id" = "{decision_id}"
 "path.case_id" = "{case_id}"
+"path.campaign_id" = "{campaign_id}"
 "path.revision" = "{revision}"
 """
 

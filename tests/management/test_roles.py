@@ -32,6 +32,7 @@ SAMPLES = {
     "decision_id": "dec_" + "0" * 28,
     "organization_id": "acme",
     "case_id": "case",
+    "campaign_id": "cmp_000000000001",
     "revision": "0123456789ab",
 }
 CALLS = [

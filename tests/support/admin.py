@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from support.builders import AT
+from support.campaigns import campaign
 from support.gates import rules_text
 from yarl import URL
 
@@ -17,6 +19,7 @@ from gatekeeper.facts.admin_keys import issue_admin_key
 from gatekeeper.sources import master_secret, records_url
 from gatekeeper.storage.admin_keys import AdminKeys, Role
 from gatekeeper.storage.audit import AuditEntry, AuditQuery, AuditTrail
+from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.database import Database
 from gatekeeper.storage.secrets import derive
 
@@ -90,7 +93,7 @@ class Admins:
         return await self.ask("GET", path, **options)
 
     async def some_history(self) -> dict[str, str]:
-        """Leave a decision and a verification case behind; needs the account ``watched``.
+        """Leave a decision, a case and a campaign behind; needs the account ``watched``.
 
         Returns their ids, and the revision of the rules in force.
         """
@@ -106,7 +109,9 @@ class Admins:
         cases = await self.get("/v1/cases")
         rules = await self.get("/v1/rules/active")
         await self.gate.decision(decision_id)
+        await CampaignBook(self.database).write((campaign(),), at=AT, seen=0)
         return {
+            "campaign_id": campaign().id,
             "decision_id": decision_id,
             "case_id": cases.json["items"][0]["id"],
             "revision": rules.json["revision"],
