@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,21 +12,14 @@ from support.frames import (
     accept_of,
     frame,
 )
-from support.gates import SOON_S, eventually
 from support.realtime import limits
 from support.sockets import EVIL, OTHER, accept, received, switched
 from support.wire import Exchange, RawUpstream, request, until, wired
-
-from gatekeeper.policy.words import Unit
-from gatekeeper.storage.limiter_memory import MemoryLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.gates import Gates
-
-    from gatekeeper.policy.model import Moment, Usage
-    from gatekeeper.storage.limiter import Reservation
 
 
 async def test_the_handshake(gates: Gates) -> None:
@@ -152,40 +144,6 @@ async def test_h8_refused_upstream_then_pipelined_bytes(gates: Gates) -> None:
         assert bytes(w.upstream.received[0]).count(b"evil") == 0
         outcome = await w.only_outcome()
         assert (outcome["status"], outcome["ending"]) == (403, "complete")
-
-
-async def test_h25_a_refusal_upstream_is_recorded_whenever_its_caller_leaves(
-    gates: Gates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Even if it hangs up while the store takes the slot back."""
-    asked, going = asyncio.Event(), asyncio.Event()
-    settle = MemoryLimiter.settle
-
-    async def slow(self: MemoryLimiter, held: Reservation, used: Usage, at: Moment) -> None:
-        if held.claims[0].quota.unit is Unit.CONCURRENCY:
-            asked.set()
-            await going.wait()
-        await settle(self, held, used, at)
-
-    monkeypatch.setattr(MemoryLimiter, "settle", slow)
-    limit = (
-        "limits: [{id: slots, description: S., unit: concurrency, per: [account], slots: 2,"
-        " lease: 60 seconds}]"
-    )
-    async with wired(gates, RawUpstream(refuse), limit) as w:
-        caller = await w.caller()
-        caller.write(request("GET", OTHER, *HANDSHAKE))
-        await asyncio.wait_for(asked.wait(), SOON_S)
-        caller.reset()
-
-        async def gone() -> bool:
-            listeners = w.gate.app._listeners
-            return listeners is not None and not listeners._servers[0][1].connections
-
-        await eventually(gone)
-        going.set()
-        outcome = await w.only_outcome()
-        assert outcome["status"] == 403
 
 
 async def test_h8_refused_by_the_gate_then_pipelined_bytes(gates: Gates) -> None:
