@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -13,7 +15,6 @@ from gatekeeper.cli.watch import installed
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from pathlib import Path
 
     from gatekeeper.settings import Settings
 
@@ -47,7 +48,7 @@ async def watch_beside(settings: Settings) -> None:
 async def _keep_one(settings: Settings) -> None:
     """Start it again whenever it ends; raises ``OSError`` when none can be started."""
     log = structlog.get_logger("gatekeeper")
-    path = settings.data_dir / "watch-settings.json"
+    path = (settings.data_dir / "watch-settings.json").absolute()
     await asyncio.to_thread(_write, path, settings)
     again_s = _FIRST_AGAIN_S
     while True:
@@ -69,10 +70,23 @@ async def _keep_one(settings: Settings) -> None:
 
 
 def _write(path: Path, settings: Settings) -> None:
-    """Hand on the settings as they are: files, environment and flags have been joined already."""
+    """Hand on the settings as they are: files, environment and flags have been joined already.
+
+    Paths are from here, and not from where the file lies.
+    """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
-        file.write(settings.model_dump_json(exclude_none=True))
+        json.dump(_absolute(settings.model_dump(exclude_none=True)), file)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, dict):
+        return {key: _absolute(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_absolute(each) for each in value]
+    return value
 
 
 async def _ended(process: Process) -> None:

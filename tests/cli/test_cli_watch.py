@@ -112,11 +112,14 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_gate_runs_one_beside_it_and_neither_outlives_the_other(data: Path, end: str) -> None:
     """It works on the gate's own log; killed with its gate or told to end, it is gone."""
-    environ = {**os.environ, "GATEKEEPER_WATCH__EVERY_S": "1", "PYTHONUNBUFFERED": "1"}
+    for name in ("rules", "geoip"):
+        (data / name).symlink_to(ROOT / name)
+    relative = {"GATEKEEPER_DATA_DIR": ".", "GATEKEEPER_RULES_DIR": "rules"}
+    environ = {**os.environ, **relative, "GATEKEEPER_WATCH__EVERY_S": "1"}
     ports = ("--port", "0", "--ops-port", "0", "--admin-port", "0")
     with subprocess.Popen(
         [sys.executable, "-m", "gatekeeper", "serve", "--upstream", "http://127.0.0.1:9", *ports],
-        cwd=ROOT,
+        cwd=data,
         env={**environ, "GATEKEEPER_DEADLINES__READINESS_S": "0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
