@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +13,21 @@ from support.frames import (
     accept_of,
     frame,
 )
+from support.gates import SOON_S, eventually
 from support.realtime import limits
 from support.sockets import EVIL, OTHER, accept, received, switched
 from support.wire import Exchange, RawUpstream, request, until, wired
+
+from gatekeeper.policy.words import Unit
+from gatekeeper.storage.limiter_memory import MemoryLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.gates import Gates
+
+    from gatekeeper.policy.model import Moment, Usage
+    from gatekeeper.storage.limiter import Reservation
 
 
 async def test_the_handshake(gates: Gates) -> None:
@@ -144,6 +152,39 @@ async def test_h8_refused_upstream_then_pipelined_bytes(gates: Gates) -> None:
         assert bytes(w.upstream.received[0]).count(b"evil") == 0
         outcome = await w.only_outcome()
         assert (outcome["status"], outcome["ending"]) == (403, "complete")
+
+
+async def test_h25_a_refusal_upstream_is_recorded_whenever_its_caller_leaves(
+    gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it hangs up while the store takes the slot back."""
+    asked, going = asyncio.Event(), asyncio.Event()
+    settle = MemoryLimiter.settle
+
+    async def slow(self: MemoryLimiter, held: Reservation, used: Usage, at: Moment) -> None:
+        if any(claim.quota.unit is Unit.CONCURRENCY for claim in held.claims):
+            asked.set()
+            await going.wait()
+        await settle(self, held, used, at)
+
+    monkeypatch.setattr(MemoryLimiter, "settle", slow)
+    limit = (
+        "limits: [{id: slots, description: S., unit: concurrency, per: [account], slots: 2,"
+        " lease: 60 seconds}]"
+    )
+    async with wired(gates, RawUpstream(refuse), limit) as w:
+        caller = await w.caller()
+        caller.write(request("GET", OTHER, *HANDSHAKE))
+        await asyncio.wait_for(asked.wait(), SOON_S)
+        caller.reset()
+
+        async def gone() -> bool:
+            return any(task.cancelling() for task in asyncio.all_tasks())
+
+        await eventually(gone)
+        going.set()
+        outcome = await w.only_outcome()
+        assert outcome["status"] == 403
 
 
 async def test_h8_refused_by_the_gate_then_pipelined_bytes(gates: Gates) -> None:
