@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from typing import TYPE_CHECKING
 
+from _clock import microseconds
 from msgspec.structs import replace
 
 from gatekeeper.policy.campaign_ledger import advance
@@ -22,9 +22,6 @@ from gatekeeper.policy.traits import Traits
 from gatekeeper.policy.words import Assurance, CredentialKind, CredentialStatus
 from gatekeeper.settings import Settings
 from gatekeeper.sources import load_rules
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DAY_S = 86_400.0
 CELL = 500
@@ -58,17 +55,6 @@ def facts(at: float, **changes: object) -> Facts:
         Call("POST", "/v1/chat/completions"),
         traits=(Traits("0" * 8, client=1, system=2, tools=3, scaffold=4),),
     )
-
-
-def microseconds(step: Callable[[], object], number: int) -> float:
-    """Return the best of five means, in CPU microseconds."""
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(number):
-            step()
-        best = min(best, (time.process_time() - started) / number * 1e6)
-    return best
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from _clock import microseconds
+
 from gatekeeper.app import system_clock
 from gatekeeper.facts.address import parse_address
 from gatekeeper.facts.network import NetworkData
@@ -94,17 +96,6 @@ def steps(work: Path, tier: Tier, address: str) -> dict[str, Callable[[], object
         "record": lambda: encode_record(to_record(decision, facts, mode=snapshot.mode)),
         "headers": lambda: rate_limit_headers(statuses),
     }
-
-
-def microseconds(step: Callable[[], object], number: int) -> float:
-    """Return the best of five means, in CPU microseconds."""
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(number):
-            step()
-        best = min(best, (time.process_time() - started) / number * 1e6)
-    return best
 
 
 def main() -> None:

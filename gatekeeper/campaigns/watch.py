@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.storage.campaigns import Book
 
+FAILURES: Final = (OSError, RecordsError, TimeoutError, duckdb.Error)
+"""What keeps a run from being done, and may be gone with the next."""
 _ATTEMPTS: Final = 5
 """How often a run is told to the records when admins write at the same time."""
 _ASKED: Final = """
@@ -99,6 +101,7 @@ class Watcher:
     """Finds campaigns in the sightings of a directory."""
 
     directory: Path
+    engine: duckdb.DuckDBPyConnection
     intake: Taking
     detector: Detecting
     campaigns: Campaigns
@@ -112,7 +115,7 @@ class Watcher:
         began = self.timer()
         taken = await asyncio.to_thread(self.intake.run, at)
         found = await asyncio.to_thread(self.detector.run, at)
-        asked = await asyncio.to_thread(asked_for_identity, self.directory)
+        asked = await asyncio.to_thread(asked_for_identity, self.engine, self.directory)
         rules = self.rules()
         for _ in range(_ATTEMPTS):
             book = await self.campaigns.all()
@@ -139,14 +142,15 @@ class Watcher:
         raise RecordsError("campaigns were written by others each time that the watcher tried")
 
 
-def asked_for_identity(directory: Path) -> Mapping[str, frozenset[str]]:
+def asked_for_identity(
+    engine: duckdb.DuckDBPyConnection, directory: Path
+) -> Mapping[str, frozenset[str]]:
     """Return by campaign the accounts that were asked who they are because of it."""
     files = [str(path) for path in directory.glob("sightings/day=*/*.parquet")]
     asked: defaultdict[str, set[str]] = defaultdict(set)
     if files:
-        with duckdb.connect(config={"threads": 1}) as engine:
-            for campaign, account in engine.execute(_ASKED, {"files": files}).fetchall():
-                asked[campaign].add(account)
+        for campaign, account in engine.execute(_ASKED, {"files": files}).fetchall():
+            asked[campaign].add(account)
     return {campaign: frozenset(accounts) for campaign, accounts in asked.items()}
 
 
@@ -163,7 +167,7 @@ async def keep_watching(
         due = max(due, watcher.timer() - every_s) + every_s
         try:
             ran = await watcher.run(clock())
-        except (OSError, RecordsError, TimeoutError, duckdb.Error) as error:
+        except FAILURES as error:
             log.warning("watch_failed", error=str(error)[:500])
         else:
             log.info(
@@ -189,8 +193,11 @@ async def stopped_within(stop: asyncio.Event, within_s: float) -> bool:
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Hold the directory for one watcher; raises :class:`WatchError` when another has it."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise WatchError(f"{directory} cannot be written: {error.strerror}.") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

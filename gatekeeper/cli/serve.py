@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -112,6 +113,7 @@ async def _run(settings: Settings, tour: Tour | None) -> None:
     watching = asyncio.create_task(watch_beside(settings))
     await run_until_asked(app, signals)
     watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
     if tour is not None:
         await tour.stop()

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
 import time
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import click
+import structlog
 
-from gatekeeper.cli.common import FAILED, MISTAKES, settings_from, settings_option
-from gatekeeper.sources import StartError, load_rules, records_url
+from gatekeeper.cli.common import (
+    FAILED,
+    MISTAKES,
+    give_up,
+    settings_from,
+    settings_option,
+    with_records,
+)
+from gatekeeper.sources import StartError, load_rules
 from gatekeeper.storage.campaigns import CampaignBook
-from gatekeeper.storage.database import RecordsError
-from gatekeeper.storage.records import Records
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from gatekeeper.campaigns.watch import Watcher
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
+    from gatekeeper.storage.records import Records
 
 LIBRARIES: Final = ("duckdb", "numpy")
 _NEEDED: Final = "The watcher needs more packages: pip install 'gatekeeper[watcher]'."
@@ -66,50 +73,43 @@ def watch(*, once: bool, parent: int | None, settings_file: Path | None) -> None
     from gatekeeper.campaigns.watch import WatchError  # noqa: PLC0415 - loads the extra
 
     try:
-        asyncio.run(_watch(settings, once=once, parent=parent))
+        with_records(settings, partial(_watch, settings, once=once, parent=parent))
+    except StartError as error:
+        give_up(error.mistakes)
     except WatchError as error:
         click.echo(str(error), err=True)
         raise SystemExit(FAILED) from error
-    except StartError as error:
-        for mistake in error.mistakes:
-            click.echo(str(mistake), err=True)
-        raise SystemExit(MISTAKES) from error
-    except RecordsError as error:
-        click.echo(f"The records cannot be used: {error}", err=True)
-        raise SystemExit(MISTAKES) from error
 
 
-async def _watch(settings: Settings, *, once: bool, parent: int | None) -> None:
-    from gatekeeper.campaigns.watch import alone, keep_watching  # noqa: PLC0415 - loads the extra
+async def _watch(settings: Settings, records: Records, *, once: bool, parent: int | None) -> None:
+    from gatekeeper.campaigns.watch import (  # noqa: PLC0415 - loads the extra
+        FAILURES,
+        WatchError,
+        alone,
+        keep_watching,
+    )
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     directory = settings.watch.directory or settings.data_dir / "campaigns"
-    async with _records(settings) as records:
-        with alone(directory), _engine(settings, directory) as engine:
-            watcher = _watcher(settings, directory, records, engine)
-            if once:
+    with alone(directory), _engine(settings, directory) as engine:
+        watcher = _watcher(settings, directory, records, engine)
+        if once:
+            try:
                 ran = await watcher.run(time.time())
-                click.echo(
-                    f"{ran.sightings} sightings, {ran.groups} groups, "
-                    f"{ran.campaigns} campaigns contained, {ran.changed} changed"
-                )
-                return
-            following = asyncio.create_task(_follow(parent, stop))
-            await keep_watching(watcher, settings.watch.every_s, stop, time.time)
-            following.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _records(settings: Settings) -> AsyncIterator[Records]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    records = await Records.open(records_url(settings))
-    try:
-        yield records
-    finally:
-        await records.close()
+            except FAILURES as error:
+                raise WatchError(f"The run was not done: {error}") from error
+            click.echo(
+                f"{ran.sightings} sightings, {ran.groups} groups, "
+                f"{ran.campaigns} campaigns contained, {ran.changed} changed"
+            )
+            return
+        following = None if parent is None else asyncio.create_task(_follow(parent, stop))
+        await keep_watching(watcher, settings.watch.every_s, stop, time.time)
+        if following is not None:
+            await following
 
 
 def _engine(settings: Settings, directory: Path) -> DuckDBPyConnection:
@@ -135,6 +135,7 @@ def _watcher(
     options = settings.watch
     return Watcher(
         directory,
+        engine,
         Intake(
             engine,
             directory,
@@ -151,21 +152,24 @@ def _watcher(
 def _last_good_rules(settings: Settings) -> Callable[[], RuleSet]:
     """Return what reads the rule files; while they are wrong, the last good ones hold."""
     good = load_rules(settings)[1]
+    log = structlog.get_logger("gatekeeper")
 
     def read() -> RuleSet:
         nonlocal good
-        with contextlib.suppress(StartError):
+        try:
             good = load_rules(settings)[1]
+        except StartError as error:
+            log.warning("rules_refused", mistakes=[str(each) for each in error.mistakes])
         return good
 
     return read
 
 
-async def _follow(parent: int | None, stop: asyncio.Event) -> None:
+async def _follow(parent: int, stop: asyncio.Event) -> None:
     """End with the gate that started us, however that ends."""
     from gatekeeper.campaigns.watch import stopped_within  # noqa: PLC0415 - loads the extra
 
-    while parent is None or os.getppid() == parent:
+    while os.getppid() == parent:
         if await stopped_within(stop, _PARENT_S):
             return
     stop.set()

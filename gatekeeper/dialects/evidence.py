@@ -115,7 +115,7 @@ class Evidence(Struct, frozen=True, gc=False):
 
 
 class Look:
-    """Looks at prompts with one key. Belongs to one thread at a time; its cache is bounded."""
+    """Looks at prompts with one key, from any thread: its cache is bounded, and never differs."""
 
     def __init__(self, key: bytes) -> None:
         """``key``: at most 64 bytes, the same on all gates whose traits are to be compared."""

@@ -148,27 +148,11 @@ class CampaignBook:
         ``seen`` is the revision at which the campaigns were read that these came of; raises
         :class:`CampaignConflictError` when somebody has written since.
         """
-        packed = await asyncio.to_thread(lambda: [_packed(each) for each in campaigns])
-        async with self._database.writing() as connection:
-            # Taken first: other writers wait from here on, so that what is read stays true.
-            first = await take_numbers(connection, len(packed))
-            if int(await connection.scalar(select(func.max(CAMPAIGNS.c.seq))) or 0) != seen:
+        packed = await asyncio.to_thread(_all_packed, campaigns)
+        async with self._database.together():  # other writers wait: what is read stays true
+            if await self.revision() != seen:
                 raise CampaignConflictError
-            for number, values in enumerate(packed):
-                values |= {"updated_at": at, "seq": first + number}
-            for start in range(0, len(packed), _ROWS_AT_ONCE):
-                statement = self._database.insert(CAMPAIGNS)
-                await connection.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=[CAMPAIGNS.c.id],
-                        set_={
-                            column.name: statement.excluded[column.name]
-                            for column in CAMPAIGNS.c
-                            if column.name != "id"
-                        },
-                    ),
-                    packed[start : start + _ROWS_AT_ONCE],
-                )
+            await self._put(packed, at)
 
     async def change(
         self,
@@ -176,28 +160,38 @@ class CampaignBook:
         step: Callable[..., Iterable[Campaign] | None],
         *,
         at: float,
-        expected_seq: int | None = None,
     ) -> tuple[Campaign, ...] | None:
         """Take a step with some campaigns; return them as they are then.
 
         ``step`` is given them in the order of their ids; ``None``, of it or of this, is that it
-        does not apply, or that there is no such campaign. With ``expected_seq`` only if that is
-        the version of the first; raises :class:`CampaignConflictError`.
+        does not apply, or that there is no such campaign.
         """
-        book = await self._read(None)
-        known = {each.id: each for each in book.campaigns}
-        if not known.keys() >= set(campaign_ids):
-            return None
-        if expected_seq is not None:
-            found = await self.get(campaign_ids[0])
-            if found is None or found[1].seq != expected_seq:
-                raise CampaignConflictError
-        changed = step(*(known[each] for each in campaign_ids))
-        if changed is None:
-            return None
-        after = tuple(changed)
-        await self.write(after, at=at, seen=book.revision)
+        async with self._database.together():  # other writers wait: what is read stays true
+            found = [await self.get(each) for each in campaign_ids]
+            known = [each[0] for each in found if each is not None]
+            changed = step(*known) if len(known) == len(found) else None
+            if changed is None:
+                return None
+            after = tuple(changed)
+            await self._put(await asyncio.to_thread(_all_packed, after), at)
         return after
+
+    async def _put(self, packed: list[dict[str, Any]], at: float) -> None:
+        async with self._database.writing() as connection:
+            first = await take_numbers(connection, len(packed))
+            for number, values in enumerate(packed):
+                values |= {"updated_at": at, "seq": first + number}
+            statement = self._database.insert(CAMPAIGNS)
+            statement = statement.on_conflict_do_update(
+                index_elements=[CAMPAIGNS.c.id],
+                set_={
+                    column.name: statement.excluded[column.name]
+                    for column in CAMPAIGNS.c
+                    if column.name != "id"
+                },
+            )
+            for start in range(0, len(packed), _ROWS_AT_ONCE):
+                await connection.execute(statement, packed[start : start + _ROWS_AT_ONCE])
 
     async def _read(self, states: tuple[str, ...] | None) -> Book:
         query = select(CAMPAIGNS.c.body, CAMPAIGNS.c.seq).order_by(CAMPAIGNS.c.id)
@@ -223,6 +217,10 @@ def _packed(campaign: Campaign) -> dict[str, Any]:
         "last_seen": campaign.group.last_seen,
         "body": zlib.compress(msgspec.json.encode(campaign), _PACKING),
     }
+
+
+def _all_packed(campaigns: Iterable[Campaign]) -> list[dict[str, Any]]:
+    return [_packed(each) for each in campaigns]
 
 
 def _unpacked(body: bytes) -> Campaign:

@@ -68,10 +68,11 @@ def shipped() -> RuleSet:
 
 def watcher(directory: Path, book: Any, some: RuleSet | None = None) -> Watcher:
     """Return a watcher of sightings that are there already."""
-    numbers = count(1)
+    numbers, engine = count(1), duckdb.connect()
     return Watcher(
         directory,
-        Intake(duckdb.connect(), directory, (), retention_days=15),
+        engine,
+        Intake(engine, directory, (), retention_days=15),
         Detector(directory),
         book,
         lambda: shipped() if some is None else some,
@@ -187,7 +188,8 @@ class _Restless:
 
 def test_who_was_asked_is_counted_by_campaign(tmp_path: Path) -> None:
     """Calls that were refused for want of identity at a stage that asks; each account once."""
-    assert asked_for_identity(tmp_path) == {}
+    with duckdb.connect() as engine:
+        assert asked_for_identity(engine, tmp_path) == {}
     folder = tmp_path / "sightings" / "day=2026-01-01"
     folder.mkdir(parents=True)
     rows = [
@@ -202,7 +204,7 @@ def test_who_was_asked_is_counted_by_campaign(tmp_path: Path) -> None:
         engine.execute("CREATE TABLE t (account TEXT, campaign TEXT, verdict TEXT, stage TEXT)")
         engine.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
         engine.execute(f"COPY t TO '{folder / 'run.parquet'}'")
-    assert asked_for_identity(tmp_path) == {"cmp_1": frozenset({"a", "b"})}
+        assert asked_for_identity(engine, tmp_path) == {"cmp_1": frozenset({"a", "b"})}
 
 
 async def test_a_run_that_fails_does_not_end_the_watch() -> None:

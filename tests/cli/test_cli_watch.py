@@ -87,6 +87,21 @@ def test_rules_that_are_wrong_are_told(
     assert "version" in run("watch", "--once", code=2).output
 
 
+def test_a_run_that_could_not_be_done_says_so(data: Path, run: Run) -> None:
+    """Its exit code is for scripts, its words for people; the records are not blamed."""
+    assert run("watch", "--once").output.startswith("1 sightings")
+    [taken] = (data / "campaigns" / "sightings").glob("day=*/*.parquet")
+    taken.write_bytes(b"no Parquet")
+    result = run("watch", "--once", code=1)
+    assert result.output.startswith("The run was not done:")
+
+
+def test_a_directory_that_cannot_be_written_is_named(data: Path, run: Run) -> None:
+    """Such as one whose name a file has."""
+    (data / "campaigns").write_text("")
+    assert "campaigns cannot be written" in run("watch", "--once", code=1).output
+
+
 def until(there: Callable[[], bool]) -> None:
     """Wait for what another process does."""
     end = time.monotonic() + SOON_S

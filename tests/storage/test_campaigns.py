@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,20 +99,33 @@ def _one(stepped: object) -> tuple[object, ...] | None:
 
 
 async def test_a_step_is_taken_with_what_is_there(book: CampaignBook) -> None:
-    """With a version only if that is the first one's; what does not apply changes nothing."""
+    """What does not apply changes nothing, nor does a step with one that is not there."""
     await book.write((ONE, OTHER), at=AT, seen=0)
-    row = (await book.page())[0]
-    confirmed = await book.change(
-        (ONE.id,), lambda each: _one(confirm(each, "ada", AT)), at=AT, expected_seq=row.seq
-    )
+    confirmed = await book.change((ONE.id,), lambda each: _one(confirm(each, "ada", AT)), at=AT)
     assert confirmed is not None
     assert words(confirmed[0]) == ["confirmed"]
+    seen = await book.revision()
     again = await book.change((ONE.id,), lambda each: _one(confirm(each, "ada", AT)), at=AT)
-    assert again is None
-    with pytest.raises(CampaignConflictError):
-        await book.change(
-            (ONE.id,), lambda each: _one(dismiss(each, "b", AT)), at=AT, expected_seq=row.seq
-        )
+    alone = await book.change(
+        (ONE.id, "cmp_00000000000f"), lambda one, other: merge(one, other, "ada", AT), at=AT
+    )
+    assert again is alone is None
+    assert await book.revision() == seen
+
+
+async def test_steps_of_two_people_are_both_kept(book: CampaignBook) -> None:
+    """Each is taken with what the other has left, and neither hears of a conflict."""
+    await book.write((ONE, OTHER), at=AT, seen=0)
+    await asyncio.gather(
+        book.change((ONE.id,), lambda each: _one(confirm(each, "ada", AT)), at=AT),
+        book.change((ONE.id,), lambda each: _one(dismiss(each, "bob", AT)), at=AT),
+        book.change((OTHER.id,), lambda each: _one(confirm(each, "eve", AT)), at=AT),
+    )
+    one, other = await book.get(ONE.id), await book.get(OTHER.id)
+    assert one is not None
+    assert other is not None
+    assert sorted(words(one[0])) == ["confirmed", "dismissed"]
+    assert words(other[0]) == ["confirmed"]
 
 
 async def test_two_become_one_or_neither(book: CampaignBook) -> None:
