@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gatekeeper.delivery import countable
+from gatekeeper.judging import Case
 from gatekeeper.listener.answers import refusal_text, refuse
 from gatekeeper.policy.decide import conclude, outright
 from gatekeeper.policy.record import to_record
@@ -17,10 +18,9 @@ from gatekeeper.storage.decision_log import encode_record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp.web import StreamResponse
+    from aiohttp.web import BaseRequest, StreamResponse
 
     from gatekeeper.dialects.base import Dialect, RefusalText
-    from gatekeeper.judging import Case
     from gatekeeper.listener.head import BadRequest
     from gatekeeper.policy.model import Decision, Facts, LimitStatus, Moment, Standing
     from gatekeeper.settings import Settings
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from gatekeeper.telemetry import Metrics
     from gatekeeper.tracing import Tracing
     from gatekeeper.verification.links import LinkSigner, VerificationLink
+
+
+class Arrival(Case, frozen=True, gc=False):
+    """A call under judgement whose caller waits for an answer."""
+
+    request: BaseRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +97,19 @@ class Deciding:
         )
 
     def refuse_outright(
-        self, case: Case, why: BadRequest, facts: Facts, dialect: Dialect
+        self, case: Arrival, why: BadRequest, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
         """Refuse what cannot be judged."""
         return self.end(case, outright(why.reason, why.detail), facts, dialect)
 
-    def end(self, case: Case, standing: Standing, facts: Facts, dialect: Dialect) -> StreamResponse:
+    def end(
+        self, case: Arrival, standing: Standing, facts: Facts, dialect: Dialect
+    ) -> StreamResponse:
         """Refuse what the rules already do, without asking the limits."""
         return self.refuse(case, self.decide(case, standing, facts), facts, dialect)
 
     def refuse(
-        self, case: Case, decision: Decision, facts: Facts, dialect: Dialect
+        self, case: Arrival, decision: Decision, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
         """Word a refusal that was decided, in the dialect of the call."""
         link = self._link(case, decision, facts)

@@ -12,17 +12,16 @@ from msgspec.structs import replace
 from gatekeeper.batch_files import OF_A_FILE
 from gatekeeper.conversations.metering import Granted, Refused
 from gatekeeper.conversations.opening import OF_A_TURN, Socket
-from gatekeeper.deciding import Deciding
+from gatekeeper.deciding import Arrival, Deciding
 from gatekeeper.delivery import Admitted
 from gatekeeper.dialects import PLAIN, dialect_for, dialect_of_socket
 from gatekeeper.facts.address import AddressSource
 from gatekeeper.facts.credentials import NOBODY
-from gatekeeper.judging import Case, Judged, Judging
+from gatekeeper.judging import Case, Judged, Judging, classed
 from gatekeeper.listener.answers import preflight
 from gatekeeper.listener.head import METHODS, BadRequest, read_head
 from gatekeeper.listener.intake import Taken, read_small
 from gatekeeper.listener.own_limits import OWN_LIMITS, OwnLimits
-from gatekeeper.policy.capabilities import classified
 from gatekeeper.policy.decide import assess, screen, stops
 from gatekeeper.policy.model import Call, Credential, Facts, Usage
 from gatekeeper.policy.ratelimit_headers import own_claims
@@ -150,7 +149,7 @@ class Gate:
 
     async def _handle(self, door: Door, request: BaseRequest) -> StreamResponse:
         parts, now, at = self._parts, self.snapshot, self._parts.clock()
-        case = Case(request, parts.new_id(at), at, now)
+        case = Arrival(parts.new_id(at), at, now, request)
         client = door.client_of(request)
         network = now.network.observe_client(client)
         head = read_head(request, parts.settings.name)
@@ -188,7 +187,7 @@ class Gate:
         facts = replace(
             facts, call=asked(call, taken, now.prices), traits=self._traits(case, taken, client)
         )
-        facts = now.containment.placed(classified(facts, now.rules))
+        facts = classed(facts, now)
         if upgrade is None:
             judged = await self._judging.judge(case, facts, standing, taken)
         else:
@@ -211,7 +210,7 @@ class Gate:
         further = partial(self._hold_more, door, admission)
         return await parts.conversations.deliver(Socket(admission, upgrade, judged.slot, further))
 
-    def _traits(self, case: Case, taken: Taken, client: ClientAddress) -> tuple[Traits, ...]:
+    def _traits(self, case: Arrival, taken: Taken, client: ClientAddress) -> tuple[Traits, ...]:
         """Return what the call shows of what accounts can share."""
         maker, ask = self._parts.traits, taken.ask
         if maker is None or ask is None:
@@ -222,7 +221,7 @@ class Gate:
         )
 
     async def _take(
-        self, case: Case, head: Head, dialect: Dialect, standing: Standing, facts: Facts
+        self, case: Arrival, head: Head, dialect: Dialect, standing: Standing, facts: Facts
     ) -> Taken | StreamResponse:
         """Read what is asked, or refuse it.
 
@@ -258,7 +257,7 @@ class Gate:
     ) -> Granted | Refused:
         """Judge a further piece of a conversation as if it were a call, by what holds now."""
         parts, now, at = self._parts, self.snapshot, self._parts.clock()
-        case = Case(call.request, parts.new_id(at), at, now)
+        case = Case(parts.new_id(at), at, now)
         headers = call.request.headers
         credential, account = parts.authenticator.identify(headers, door.modes, at.unix_s)
         taken = Taken(call.taken.route, None, None, ask, body_bytes)
@@ -269,7 +268,7 @@ class Gate:
             account=account,
             call=asked(call.facts.call, taken, now.prices),
         )
-        facts = now.containment.placed(classified(facts, now.rules))
+        facts = classed(facts, now)
         standing = screen(facts, now.rules, now.mode)
         judged = Judged(standing, call.terms)
         if not stops(standing, mode=now.mode):
@@ -287,7 +286,7 @@ class Gate:
         return Refused(reason, partial(self._deciding.tell, case, decision, facts))
 
     async def _end_screened(
-        self, case: Case, screened: Standing, facts: Facts, dialect: Dialect
+        self, case: Arrival, screened: Standing, facts: Facts, dialect: Dialect
     ) -> StreamResponse:
         """Refuse a call, or tell its caller where its own limits stand for a call of it now."""
         request, now, ours = case.request, case.now, self._own_limits
@@ -308,7 +307,7 @@ class Gate:
         return self._deciding.refuse_outright(case, unknown, facts, dialect)
 
     async def _answer_own(
-        self, case: Case, method: str, path: str, network: NetworkFacts
+        self, case: Arrival, method: str, path: str, network: NetworkFacts
     ) -> StreamResponse:
         """Answer callers and vendors; an embargo holds for pages too, but not for webhooks."""
         request, at = case.request, case.at.unix_s

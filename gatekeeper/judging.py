@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gatekeeper.policy.capabilities import classified
 from gatekeeper.policy.decide import assess, stops
 from gatekeeper.policy.view import view_of
 from gatekeeper.policy.words import GateMode, Unit
 from gatekeeper.terms import Terms, fitted, granted, shaped
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
-
     from gatekeeper.listener.intake import Taken
     from gatekeeper.policy.model import Facts, LimitStatus, Moment, Standing, View
     from gatekeeper.snapshot import Snapshot
     from gatekeeper.storage.limiter import Limiter, Reservation, Reserved
+
+
+def classed(facts: Facts, now: Snapshot) -> Facts:
+    """Return the facts of a call that was read with its capability classes and its campaign."""
+    return now.containment.placed(classified(facts, now.rules))
+
 
 _OF_A_CONNECTION: Final = frozenset({Unit.CONCURRENCY})
 """What a WebSocket takes as long as it lasts, beside what each of its turns does."""
 
 
 class Case(Struct, frozen=True, gc=False):
-    """One request under judgement."""
+    """One call under judgement."""
 
-    request: BaseRequest
     id: str
     at: Moment
     now: Snapshot

@@ -27,8 +27,8 @@ from gatekeeper.policy.words import CredentialKind, CredentialStatus
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from gatekeeper.facts.directory import Directory
     from gatekeeper.facts.jwt_tokens import JwtVerifier
+    from gatekeeper.facts.replica import Replica
 
 NOBODY: Final = Account("")
 """Stands for the caller when no account could be told."""
@@ -61,7 +61,7 @@ class Authenticator:
     """
 
     def __init__(
-        self, directory: Directory, *, subkey: bytes, tokens: JwtVerifier | None = None
+        self, directory: Replica, *, subkey: bytes, tokens: JwtVerifier | None = None
     ) -> None:
         self._directory = directory
         self._subkey = subkey

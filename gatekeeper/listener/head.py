@@ -9,11 +9,10 @@ from msgspec import Struct
 from multidict import CIMultiDict
 
 from gatekeeper.listener.target import Target, parse_target
-from gatekeeper.listener.websocket import Upgrade, read_upgrade
+from gatekeeper.listener.websocket import Heading, Upgrade, read_upgrade
 from gatekeeper.policy.words import Reason
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
     from multidict import CIMultiDictProxy
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -108,7 +107,7 @@ class BadRequest(Struct, frozen=True, gc=False):
     """A sentence for the caller beyond the reason's own; holds nothing the caller sent."""
 
 
-def read_head(request: BaseRequest, name: str) -> Head | BadRequest:
+def read_head(request: Heading, name: str) -> Head | BadRequest:
     """Check a request head (RFC 9110, RFC 9112) and prepare the upstream's headers.
 
     ``name`` is this gate's name in ``Via``; a call that carries it already went through (H11).
@@ -141,7 +140,7 @@ def read_head(request: BaseRequest, name: str) -> Head | BadRequest:
     )
 
 
-def _wrong_line(request: BaseRequest) -> str | None:
+def _wrong_line(request: Heading) -> str | None:
     version = request.version
     if version.major != 1 or version.minor not in {0, 1}:
         return "Use HTTP/1.1."

@@ -116,15 +116,15 @@ class Intake:
         coding = request.headers.get("content-encoding", "").lower()
         kind = request.headers.get("content-type", "")
         incoming = Incoming(body, path, head.target.query, kind, self._count, self._look)
-        read = partial(_understood, dialect, incoming, coding, sizes.max_inflated_bytes)
+        read = partial(understood, dialect, incoming, coding, sizes.max_inflated_bytes)
         if len(body) <= ON_LOOP_BYTES and coding in IDENTITY:
-            understood = read()
+            found = read()
         else:
             loop = asyncio.get_running_loop()
-            understood = await loop.run_in_executor(self._reader, read)
-        if isinstance(understood, BadRequest):
-            return understood
-        incoming, ask = understood
+            found = await loop.run_in_executor(self._reader, read)
+        if isinstance(found, BadRequest):
+            return found
+        incoming, ask = found
         if body and _URL_ENCODED in incoming.content_type.lower():
             # What was read as JSON goes on as JSON: curl says so of anything, and a server that
             # believed it would find a form in a string of ours.
@@ -136,10 +136,10 @@ class Intake:
         return Taken(route, body, incoming, ask, len(body))
 
 
-def _understood(
+def understood(
     dialect: Dialect, incoming: Incoming, coding: str, most_bytes: int
 ) -> tuple[Incoming, Ask] | BadRequest:
-    """Undo the coding and let the dialect read."""
+    """Undo the coding and let the dialect read; at most ``most_bytes`` come of a body."""
     if _reads_otherwise(incoming.content_type):
         return BadRequest(Reason.INVALID_BODY, _OTHER_READING)
     if coding not in IDENTITY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aiohttp.web import StreamResponse
 from msgspec import Struct
@@ -13,13 +13,38 @@ from gatekeeper.websocket.handshake import VERSION, accept_of, names, offered
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http import StreamWriter
+    from aiohttp.http import HttpVersion, StreamWriter
     from aiohttp.web import BaseRequest
+    from multidict import CIMultiDictProxy
 
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
 """16 bytes in base64, in its one canonical form."""
 _ONCE: Final = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
 _STATUS_LINE: Final = "HTTP/1.1 101 Switching Protocols"
+
+
+class Heading(Protocol):
+    """A request head as it came, from a connection or from a recording."""
+
+    @property
+    def method(self) -> str:
+        """The method, as it was written."""
+        ...
+
+    @property
+    def raw_path(self) -> str:
+        """The target, as it was written."""
+        ...
+
+    @property
+    def version(self) -> HttpVersion:
+        """Version of HTTP."""
+        ...
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """All headers, in their order."""
+        ...
 
 
 class Upgrade(Struct, frozen=True, gc=False):
@@ -30,7 +55,7 @@ class Upgrade(Struct, frozen=True, gc=False):
     """Subprotocols that the caller offers, in its order; one of them may carry its credential."""
 
 
-def read_upgrade(request: BaseRequest) -> Upgrade | str:
+def read_upgrade(request: Heading) -> Upgrade | str:
     """Check a request to leave HTTP; a sentence for the caller when it is not a sound WebSocket.
 
     Whatever else could be agreed on (h2c, TLS) would carry calls past the gate.

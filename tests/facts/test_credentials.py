@@ -18,9 +18,10 @@ from gatekeeper.facts.api_keys import (
     key_digest,
 )
 from gatekeeper.facts.credentials import NOBODY, Authenticator, claimed
-from gatekeeper.facts.directory import Directory, KeyEntry
+from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.jwt_tokens import JwtVerifier, TokenResult
 from gatekeeper.facts.key_shapes import _checksum
+from gatekeeper.facts.replica import KeyEntry
 from gatekeeper.policy.model import Account, Credential
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, LookupStatus, Tier
 from gatekeeper.storage.records import Records

@@ -10,7 +10,8 @@ import pytest
 from support.flaky import FlakyDatabase
 
 from gatekeeper.facts.address import AddressSource, ClientAddress
-from gatekeeper.facts.directory import Directory, KeyEntry
+from gatekeeper.facts.directory import Directory
+from gatekeeper.facts.replica import KeyEntry
 from gatekeeper.policy.model import FOREVER, Account, NetworkFacts
 from gatekeeper.policy.words import Assurance, LookupStatus, Tier
 from gatekeeper.storage.database import RecordsError
