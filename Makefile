@@ -28,13 +28,15 @@ run: $(RUN_READY) ## Start the gate before a demo endpoint, or UPSTREAM=http://h
 
 # --- tests and checks ---
 
+COVERED := -m coverage report --skip-covered --include='*/gatekeeper/policy/*' --fail-under=100
+
 .PHONY: test
-test: lint browser unit wheel-test ## Run everything that must hold: linters, types, contracts, tests, tests of the wheel
+test: lint browser wheel-test ## Run everything that must hold: linters, types, contracts, all tests against the built wheel
 
 .PHONY: unit
 unit: $(DEV_READY) ## Run the tests against the checkout; policy/ must be covered to 100 % by branch
 	$(PY) -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
-	$(PY) -m coverage report --skip-covered --include='gatekeeper/policy/*' --fail-under=100
+	$(PY) $(COVERED)
 
 .PHONY: test-fleet
 test-fleet: $(DEV_READY) ## Run the tests that need a fleet: Sentinel failover, a six-node cluster, four processes
@@ -85,7 +87,7 @@ WHEEL := build/wheel-test
 BESIDE := $(filter-out gatekeeper build dist var node_modules,$(wildcard *)) .ci .dockerignore .gitignore
 
 .PHONY: wheel-test
-wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment, test the installed copy
+wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment, test the installed copy; coverage as in unit
 	rm -rf $(WHEEL)
 	mkdir -p $(WHEEL)/project
 	$(PY) -m build --quiet --wheel --no-isolation --outdir $(WHEEL) .
@@ -97,7 +99,8 @@ wheel-test: $(DEV_READY) ## Build the wheel, install it into a fresh environment
 	$(WHEEL)/venv/bin/python -m pip --disable-pip-version-check $(INSTALL) -r requirements/dev.txt
 	cp -R $(BESIDE) $(WHEEL)/project/
 	cd $(WHEEL)/project && ../venv/bin/python -c 'import gatekeeper, sys; sys.exit("site-packages" not in gatekeeper.__file__)'
-	cd $(WHEEL)/project && ../venv/bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider $(ARGS)
+	cd $(WHEEL)/project && ../venv/bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider --cov --cov-report= $(ARGS)
+	cd $(WHEEL)/project && ../venv/bin/python $(COVERED)
 
 # --- the container image ---
 
