@@ -12,6 +12,7 @@ from gatekeeper import __version__
 _COMMANDS: Final = {
     "accounts": "accounts:accounts",
     "admin-keys": "admin_keys:admin_keys",
+    "backtest": "backtest:backtest",
     "cases": "cases:cases",
     "check": "check:check",
     "demo": "demo:demo",
@@ -21,6 +22,7 @@ _COMMANDS: Final = {
     "lists": "feeds:lists",
     "mode": "mode:mode",
     "organizations": "organizations:organizations",
+    "replay": "replay:replay",
     "rules": "rules:rules",
     "sandbox-vendor": "sandbox:sandbox_vendor",
     "serve": "serve:serve",

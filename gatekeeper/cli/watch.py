@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gatekeeper.storage.records import Records
 
 LIBRARIES: Final = ("duckdb", "numpy")
-_NEEDED: Final = "The watcher needs more packages: pip install 'gatekeeper[watcher]'."
+NEEDED: Final = "The watcher needs more packages: pip install 'gatekeeper[watcher]'."
 _NICE: Final = 10
 _PARENT_S: Final = 1.0
 """How often a watcher that a gate has started looks whether that is still there."""
@@ -66,7 +66,7 @@ def watch(*, once: bool, parent: int | None, settings_file: Path | None) -> None
     settings = settings_from(settings_file)
     configure_logging(settings.log)
     if not installed():
-        click.echo(_NEEDED, err=True)
+        click.echo(NEEDED, err=True)
         raise SystemExit(MISTAKES)
     if parent is not None:
         os.nice(_NICE)  # calls go first
