@@ -77,7 +77,9 @@ class Detector:
 
     def _run(self, sightings: Sightings, at: float) -> Findings:
         lengths = sorted(self._options.windows_s, reverse=True)
-        if not sightings.look(Window.before(at, lengths[0])):
+        longest = Window.before(at, lengths[0])
+        sightings.hold(longest)
+        if not sightings.look(longest):
             return Findings((), 0.0)
         for statement in (queries.ACCOUNTS, queries.NODES, queries.MEMBERS):
             sightings.run(statement)
@@ -95,7 +97,7 @@ class Detector:
         if kept:
             alone = np.setdiff1d(alone, np.concatenate([each.members for each in kept]))
         daily = activity.calls[alone] / activity.days[alone]
-        sightings.look(Window.before(at, lengths[0]))
+        sightings.look(longest)
         told = described(sightings, nodes, activity, kept, self._options.most_shared)
         return Findings(told, float(np.median(daily)) if alone.size else 0.0, tuple(sizes))
 

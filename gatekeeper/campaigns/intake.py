@@ -115,8 +115,7 @@ class Intake:
                         end += len(piece)
                         overlong += not whole
                         if whole:
-                            text = _LONE.sub(rb"\\ufffd", piece)
-                            out.write(text.decode("utf-8", "replace").encode())
+                            out.write(_readable(piece))
                     files[str(path)] = end
         return files, overlong
 
@@ -183,6 +182,13 @@ def _pieces(path: Path, start: int) -> Iterator[tuple[bytes, bool]]:
                 yield piece, False
             else:  # torn, or still being written
                 return
+
+
+def _readable(piece: bytes) -> bytes:
+    """Return lines that the SQL engine takes, whatever they are; ours are ASCII, without halves."""
+    if b"\\ud" in piece or b"\\uD" in piece:
+        piece = _LONE.sub(rb"\\ufffd", piece)
+    return piece if piece.isascii() else piece.decode("utf-8", "replace").encode()
 
 
 def _number(result: duckdb.DuckDBPyConnection) -> int:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from gatekeeper.campaigns.options import DetectionOptions
 
+_HELD_ROWS: Final = 3_000_000
+"""Most sightings that are held in memory; of more, each statement reads the files again."""
 _SLACK: Final = 0.05
 """Part of a window at its ends in which an epoch that covers it may be silent."""
 _WHOLE_DAYS: Final = 3
@@ -41,6 +43,14 @@ FROM {source} WHERE "at" > {start} AND "at" <= {end} AND epoch = '{epoch}'
 _EPOCHS: Final = """
 SELECT epoch, MIN("at") AS first_at, MAX("at") AS last_at, COUNT(*) AS calls
 FROM {source} WHERE "at" > {start} AND "at" <= {end} GROUP BY epoch
+"""
+_COUNT: Final = """SELECT COUNT(*) FROM {source} WHERE "at" > {start} AND "at" <= {end}"""
+_HOLD: Final = """
+CREATE OR REPLACE TEMP TABLE held AS
+SELECT "at", account, organization, assurance, created_at, payment, signup, mail, model,
+       input_tokens, output_tokens, address, prefix, kind, egress, epoch, client, system, tools,
+       scaffold, shape, asks, capabilities, blocks
+FROM {source} WHERE "at" > {start} AND "at" <= {end}
 """
 _CAPABILITIES: Final = """
 CREATE OR REPLACE TEMP VIEW classes AS
@@ -75,6 +85,7 @@ class Sightings:
 
     def __init__(self, origin: Path | DuckDBPyConnection, options: DetectionOptions) -> None:
         """Read the directory, or, of a connection, its table or view ``sightings``."""
+        self._held: Window | None = None
         self._directory = None if isinstance(origin, duckdb.DuckDBPyConnection) else origin
         if isinstance(origin, duckdb.DuckDBPyConnection):
             self._connection = origin.cursor()
@@ -82,6 +93,18 @@ class Sightings:
             self._connection = duckdb.connect(
                 config={"threads": options.threads, "memory_limit": f"{options.memory_mib}MiB"}
             )
+
+    def hold(self, window: Window) -> None:
+        """Keep a window in memory, if it is not too large, for the looks at it and its parts."""
+        self._held = None
+        source = self._source(window)
+        if source is None:
+            return
+        bounds = {"source": source, "start": repr(window.start), "end": repr(window.end)}
+        counted = self._connection.execute(_COUNT.format(**bounds)).fetchone()
+        if counted is not None and counted[0] <= _HELD_ROWS:
+            self._connection.execute(_HOLD.format(**bounds))
+            self._held = window
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -122,6 +145,9 @@ class Sightings:
         self._connection.register(name, columns)
 
     def _source(self, window: Window) -> str | None:
+        held = self._held
+        if held is not None and held.start <= window.start and window.end <= held.end:
+            return "held"
         if self._directory is None:
             return "sightings"
         first, last = _day(window.start), _day(window.end)

@@ -146,9 +146,7 @@ async def _replay(
     )
     aside = out_file.with_name(f".{out_file.name}.{os.getpid()}.part")
     with ExitStack() as stack:
-        lines, plain = opened(traffic)
-        stack.enter_context(plain)
-        stack.enter_context(lines)
+        lines, plain = stack.enter_context(opened(traffic))
         watching: Watching | None = None
         if every_s is not None:
             from gatekeeper.rehearsal.watching import Watching  # noqa: PLC0415 - loads the extra

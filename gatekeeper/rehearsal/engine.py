@@ -119,10 +119,7 @@ class Engine:
         self.decided += 1
         case = Case(f"dec_{int(call.at * 1_000):012x}{self.decided:016x}", at, now)
         client = self.door.locate(call.remote, ())
-        found = await self._judged(case, call, client)
-        if self.log is not None:
-            self.log(encode_record(to_record(found.decision, found.facts, mode=now.mode)))
-        return found
+        return await self._judged(case, call, client)
 
     def _moment(self, at: float) -> Moment:
         """Return both clocks; that of the limits never goes back, whatever a recording says."""
@@ -153,7 +150,7 @@ class Engine:
         facts = Facts(unix_s, network, credential, account, asking)
         standing = screen(facts, now.rules, now.mode)
         if stops(standing, mode=now.mode):
-            return Rehearsed(self._concluded(case, standing), facts)
+            return self._noted(case, self._concluded(case, standing), facts)
         taken = self._taken(dialect, head.target.query, path, call)
         if isinstance(taken, BadRequest):
             return self._refused(case, facts, taken)
@@ -176,7 +173,9 @@ class Engine:
         )
         if not decision.admits:
             await judging.give_back(judged, case.at)
-            return Rehearsed(decision, facts)
+        found = self._noted(case, decision, facts)
+        if not decision.admits:
+            return found
         used = self._used(call.answered, ask, facts)
         if judged.held is not None:
             await self.limiter.settle(judged.held, used, case.at)
@@ -185,6 +184,11 @@ class Engine:
         if self.log is not None:
             outcome = {"kind": "outcome", "id": case.id, "at": unix_s, "usage": used, "took_s": 0.0}
             self.log(encode_record(outcome))
+        return found
+
+    def _noted(self, case: Case, decision: Decision, facts: Facts) -> Rehearsed:
+        if self.log is not None:
+            self.log(encode_record(to_record(decision, facts, mode=case.now.mode)))
         return Rehearsed(decision, facts)
 
     def _who(self, call: RecordedCall, heard: Heard, unix_s: float) -> tuple[Credential, Account]:
@@ -219,7 +223,7 @@ class Engine:
         return replace(usage, cost_cents=cents, bytes=facts.call.body_bytes)
 
     def _refused(self, case: Case, facts: Facts, why: BadRequest) -> Rehearsed:
-        return Rehearsed(self._concluded(case, outright(why.reason, why.detail)), facts)
+        return self._noted(case, self._concluded(case, outright(why.reason, why.detail)), facts)
 
     @staticmethod
     def _concluded(case: Case, standing: Standing) -> Decision:

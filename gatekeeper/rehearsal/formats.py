@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, TypeVar, cast
 
 import msgspec
@@ -97,18 +98,24 @@ _Made = TypeVar("_Made")
 _TRAFFIC: Final = msgspec.json.Decoder(TrafficLine)
 
 
-def opened(path: Path) -> tuple[BinaryIO, BinaryIO]:
-    """Open a file, packed or not; return what lines are read of, and the file, to tell how far.
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open a file, packed or not: what lines are read of, and the file, to tell how far.
 
     Raises :class:`FormatError`.
     """
     try:
         plain = path.open("rb")
-        packed = plain.read(2) == _GZIP
-        plain.seek(0)
     except OSError as error:
         raise FormatError([Mistake(str(path), None, "", error.strerror or "unreadable")]) from error
-    return cast("BinaryIO", gzip.open(plain)) if packed else plain, plain
+    with plain:
+        packed = plain.read(2) == _GZIP
+        plain.seek(0)
+        if packed:
+            with gzip.open(plain) as file:
+                yield cast("BinaryIO", file), plain
+        else:
+            yield plain, plain
 
 
 def lines_of(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -179,8 +186,7 @@ def _all(path: Path, kind: type[_Line], make: Callable[[_Line], _Made | str]) ->
     decoder = msgspec.json.Decoder(kind)
     found: list[_Made] = []
     mistakes: list[Mistake] = []
-    file, _ = opened(path)
-    with file:
+    with opened(path) as (file, _):
         for number, line in enumerate(lines_of(path, file), start=1):
             if not line.strip():
                 continue

@@ -180,20 +180,21 @@ def decision_files(directory: Path) -> list[Path]:
 def read_all(directory: Path) -> Iterator[dict[str, Any]]:
     """Yield every whole record, oldest first; torn and foreign lines are skipped."""
     for path in decision_files(directory):
-        yield from _records(path, b"")
+        yield from records_in(path)
 
 
 def find(directory: Path, decision_id: str) -> dict[str, Any] | None:
     """Return the record whose ``id`` is ``decision_id``, looking at the newest file first."""
     needle = decision_id.encode() if _PLAIN.fullmatch(decision_id) else b""
     for path in reversed(decision_files(directory)):
-        for record in _records(path, needle):
+        for record in records_in(path, needle):
             if record.get("id") == decision_id:
                 return record
     return None
 
 
-def _records(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
+def records_in(path: Path, needle: bytes = b"") -> Iterator[dict[str, Any]]:
+    """Yield the whole records of one file, or those whose line holds ``needle``."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
             if needle not in line:

@@ -21,7 +21,7 @@ SDK = {
     "x-stainless-lang": "python",
     "x-stainless-runtime-version": "3.12.4",
 }
-_WORDS = "river stone amber copper violet maple harbor engine signal garden winter market".split()
+_WORDS = ["river", "stone", "amber", "copper", "violet", "maple", "harbor", "engine", "signal"]
 
 
 class Recording:
@@ -43,11 +43,14 @@ class Recording:
         names = []
         for n in range(count):
             name = f"honest-{n}"
-            home = f"73.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(1, 255)}"
-            self._account(name, START - chance.random() * 300 * DAY, f"{self.text(1)}.{n}@mail.test",
+            home = self._address(73, 0, 255)
+            since = START - chance.random() * 300 * DAY
+            self._account(name, since, f"{self.text(1)}.{n}@mail.test",
                           f"card_{n}_own", home)  # fmt: skip
             system = None if n % 3 else f"You help with {self.text(6)} {n}."
-            own = {"user-agent": f"OpenAI/Python 1.{chance.randrange(60, 99)}.{chance.randrange(5)}"}
+            own = {
+                "user-agent": f"OpenAI/Python 1.{chance.randrange(60, 99)}.{chance.randrange(5)}"
+            }
             for day in range(self.days):
                 for _ in range(int(chance.expovariate(1 / calls_per_day))):
                     at = START + day * DAY + chance.gauss(14, 4) % 24 * 3_600
@@ -58,8 +61,7 @@ class Recording:
     def campaign(self, count: int, calls_per_day: int = 26, since: float = 0.0) -> list[str]:
         """Add one operator's accounts: a pool of addresses, one pipeline, a card for three."""
         chance = self.chance
-        pool = [f"86.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(1, 255)}"
-                for _ in range(count * 8)]  # fmt: skip
+        pool = [self._address(81, 128, 159) for _ in range(count * 8)]
         made = START + since - 2 * DAY
         names = []
         for n in range(count):
@@ -75,13 +77,19 @@ class Recording:
             names.append(name)
         return names
 
+    def _address(self, first: int, low: int, high: int) -> str:
+        chance = self.chance
+        return (
+            f"{first}.{chance.randint(low, high)}.{chance.randrange(256)}.{chance.randint(1, 254)}"
+        )
+
     def _account(self, name: str, at: float, email: str, card: str, address: str) -> None:
         self.accounts.append(
             {"id": name, "created_at": at, "email": email, "organization": None,
              "payment_fingerprint": card, "signup_address": address, "tier": "standard"}
         )  # fmt: skip
 
-    def _call(
+    def _call(  # noqa: PLR0917 - in the order of a record
         self, at: float, remote: str, account: str, system: str | None, text: str, headers: Any
     ) -> None:
         messages = [{"role": "user", "content": text}]
