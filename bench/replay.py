@@ -13,10 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [
-    str(Path(__file__).resolve().parent.parent),
-    str(Path(__file__).resolve().parent.parent / "tests"),
-]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.recordings import START, Recording
 
@@ -58,7 +56,8 @@ def _bare(traffic: Path, out: Path) -> float:
 
 def _replay(folder: Path, traffic: Path, accounts: Path, *, log: bool) -> float:
     rules = read_rules(Path("rules"))
-    assert not isinstance(rules, list), rules
+    if isinstance(rules, list):
+        raise SystemExit(rules)
     engine = engine_of(Settings(), rules, at=START)
     people = People(engine.replica, accounts_in(accounts), {})
     if log:
