@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from hiredis import ReplyError
 from msgspec import Struct
 
-from gatekeeper.storage.store_line import StoreError, dial
+from gatekeeper.storage.store_line import Script, StoreError, dial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +20,14 @@ _ANSWER_S: Final = 10.0
 _PIECE: Final = 500
 """Entries that are asked for at once: a store that serves limits must not be kept from it."""
 _START: Final = "0-0"
+_LOOK: Final = Script.of("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local about = {}
+local told = redis.call('XINFO', 'STREAM', KEYS[1])
+for at = 1, #told, 2 do about[told[at]] = told[at + 1] end
+local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+return {about['entries-added'], about['length'], about['last-generated-id'], entries}
+""")
 
 
 class Place(Struct, frozen=True):
@@ -101,21 +108,16 @@ class StreamReader:
 
     async def _look(self, line: StoreLine, place: Place) -> Stream | None:
         """Ask what there is after ``place``; nothing where there is no stream."""
-        *_, (about, entries) = await asyncio.gather(
-            line.command("MULTI"),
-            line.command("XINFO", "STREAM", self._key),
-            line.command("XRANGE", self._key, f"({place.id}", "+", "COUNT", str(self._piece)),
-            line.command("EXEC"),
+        answer = await line.run(
+            _LOOK, (self._key,), f"({place.id}".encode(), str(self._piece).encode()
         )
-        if isinstance(about, ReplyError):
-            if "no such key" in str(about):
-                return None
-            raise StoreError(str(about).split(" ", 1)[0].lower())
-        added, length = int(about[b"entries-added"]), int(about[b"length"])
+        if answer is None:
+            return None
+        added, length, newest, entries = answer
         return Stream(
-            added,
-            added - length,
-            about[b"last-generated-id"].decode(),
+            int(added),
+            int(added) - int(length),
+            newest.decode(),
             [(each.decode(), _line(fields)) for each, fields in entries],
         )
 
