@@ -53,9 +53,10 @@ FROM calls LEFT JOIN outcomes_new AS settled USING (id) WHERE trait.epoch IS NOT
 QUALIFY row_number() OVER (PARTITION BY id, epoch ORDER BY "at") = 1"""
 """One row for each epoch of a call that was read; its parameter is the oldest time kept."""
 
-DROP_SEEN: Final = """DELETE FROM sightings_new WHERE (id, epoch) IN (
- SELECT (seen.id, seen.epoch) FROM read_parquet(?, hive_partitioning = false) AS seen
- WHERE seen.id IN (SELECT id FROM sightings_new))"""
+DROP_SEEN: Final = """DELETE FROM sightings_new USING (
+ SELECT id, epoch FROM read_parquet(?, hive_partitioning = false)
+ SEMI JOIN sightings_new USING (id, epoch)) AS seen
+WHERE sightings_new.id = seen.id AND sightings_new.epoch = seen.epoch"""
 """Drops what earlier runs have taken, by another way; the same call is on the same day."""
 
 _DAY: Final = """strftime(to_timestamp("at") AT TIME ZONE 'UTC', '%Y-%m-%d')"""

@@ -29,7 +29,7 @@ from gatekeeper.storage.decision_stream import DecisionStream, stream_key
 from gatekeeper.telemetry import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 AT = builders.AT
@@ -190,23 +190,36 @@ async def test_a_first_run_misses_nothing(store: Server, tmp_path: Path) -> None
     assert seen(tmp_path)[-2:] == names(299)
 
 
+@pytest.mark.parametrize(
+    ("ids", "numbers"),
+    [
+        (lambda number: f"5-{number + 1}", (20, 3)),
+        (lambda number: f"5-{number + 1}", (*range(20, 50), 3)),
+        (lambda _: "*", (20, 3)),
+    ],
+)
 async def test_a_stream_that_began_anew_is_taken_from_its_start(
-    store: Server, tmp_path: Path
+    store: Server, tmp_path: Path, ids: Callable[[int], str], numbers: tuple[int, ...]
 ) -> None:
-    """A store that lost everything, whose clock may have gone back, too."""
+    """A store that lost everything, whose clock may be another, and what has come since."""
     await send(store, *some(*range(20)))
     await take(tmp_path, store)
     store.kill()
     await store.started()
     async with store.client() as client:
-        await client.xadd(KEY, {"line": decision("d020")}, id="5-1")
-        await client.xadd(KEY, {"line": decision("d003")}, id="5-2")
+        for place, line in enumerate(some(*numbers)):
+            await client.xadd(KEY, {"line": line}, id=ids(place))
+    new = len(numbers) - 1
+    with capture_logs() as logged:
+        assert await take(tmp_path, store) == Taken(2 * new)
+    assert [(each["event"], each["log_level"]) for each in logged] == [
+        ("stream_began_anew", "warning")
+    ]
+    await send(store, *some(60))
     with capture_logs() as logged:
         assert await take(tmp_path, store) == Taken(2)
-    assert [each["log_level"] for each in told(logged, "stream_began_anew")] == ["warning"]
-    await send(store, *some(21))
-    assert await take(tmp_path, store) == Taken(2)
-    assert seen(tmp_path) == names(*range(22))
+    assert logged == []
+    assert seen(tmp_path) == names(*range(20 + new), 60)
 
 
 async def test_files_are_taken_while_the_store_is_away(store: Server, tmp_path: Path) -> None:

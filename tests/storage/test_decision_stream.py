@@ -158,6 +158,19 @@ async def test_the_oldest_make_room_while_the_store_is_away(store: Server) -> No
     assert await entries(store) == lines(100, first=900)
 
 
+async def test_room_is_made_by_what_was_sent(store: Server) -> None:
+    """Many times what memory holds goes through it, and nothing is dropped."""
+    metrics = Metrics()
+    stream = streaming(store, metrics, queue_bytes=100 * len(lines(1)[0]) + 100)
+    for first in range(0, 500, 50):
+        for line in lines(50, first):
+            stream.append(line)
+        await sent(metrics, first + 50)
+    await stream.close(5.0)
+    assert await entries(store) == lines(500)
+    assert metrics.value(*DROPPED) == 0
+
+
 async def test_a_store_that_hangs_is_given_up_and_the_batch_sent_again(store: Server) -> None:
     """Whoever reads drops what arrived both times; none is missing."""
     metrics = Metrics()
