@@ -6,15 +6,17 @@ import asyncio
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from redis.crc import key_slot
 from structlog.testing import capture_logs
 from support import builders
 from support.changes import replace
 from support.limits import access_to
-from support.valkey import Server, serving
+from support.valkey import Server, serving, serving_cluster, serving_sentinel
 
 from gatekeeper.campaigns.intake import Intake, Taken
 from gatekeeper.campaigns.stream import StreamReader
@@ -23,9 +25,10 @@ from gatekeeper.policy.model import Standing, Usage
 from gatekeeper.policy.record import to_record
 from gatekeeper.policy.traits import Traits
 from gatekeeper.policy.words import GateMode
-from gatekeeper.settings import SecretSource
+from gatekeeper.settings import SecretSource, Store
 from gatekeeper.storage.decision_log import encode_record
 from gatekeeper.storage.decision_stream import DecisionStream, stream_key
+from gatekeeper.storage.store_access import StoreAccess, read_access
 from gatekeeper.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -255,6 +258,34 @@ async def test_what_is_no_stream_of_gates_is_told(store: Server, tmp_path: Path,
     else:
         assert taken == Taken(6, 1)
         assert seen(tmp_path) == names(0, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+async def test_gates_and_watcher_find_the_store_of_each_kind(tmp_path: Path, kind: str) -> None:
+    """By Sentinels or nodes of a Cluster; in that the stream lies where the limits do."""
+    fields: dict[str, Any] = {"kind": kind}
+    async with AsyncExitStack() as stack:
+        if kind == "sentinel":
+            watched = await stack.enter_async_context(serving_sentinel(tmp_path / "servers"))
+            fields["master"] = watched.name
+            asked = watched.sentinels
+        else:
+            asked = await stack.enter_async_context(
+                serving_cluster(tmp_path / "servers", masters=1, replicas=0)
+            )
+        fields["addresses"] = tuple(each.address for each in asked)
+        access = read_access(Store.model_validate(fields), {})
+        assert isinstance(access, StoreAccess)
+        key = stream_key(access.settings.prefix, "decisions")
+        assert key_slot(key) == key_slot(b"{gatekeeper}")
+        stream = DecisionStream(access, key, 1_000, chance=lambda: 0.0, metrics=Metrics())
+        for line in some(*range(20)):
+            stream.append(line)
+        await stream.close(10.0)
+        with duckdb.connect() as connection:
+            reader = StreamReader(access, key)
+            intake = Intake(connection, tmp_path / "c", (), retention_days=15, stream=reader)
+            assert await asyncio.to_thread(intake.run, AT + 60) == Taken(40)
 
 
 async def test_the_user_that_the_docs_name_may_do_all_that_is_done(
