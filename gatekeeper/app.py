@@ -55,6 +55,7 @@ from gatekeeper.sources import (
 from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.cases import Cases
 from gatekeeper.storage.decision_log import DecisionLog
+from gatekeeper.storage.decision_stream import sending_decisions
 from gatekeeper.storage.records import Records
 from gatekeeper.storage.secrets import derive
 from gatekeeper.storage.usage import UsageBook, UsageTable
@@ -160,12 +161,16 @@ class App:
         self._exit.push_async_callback(lambda: usage.finish(self._unix_s()))
         self._spawn(usage.run(self._unix_s))
         tokens = await self._tokens(secret)
-        log = DecisionLog(settings.decision_log)
+        access = store_access(settings, environ)
+        tee = await self._exit.enter_async_context(
+            sending_decisions(settings, access, chance=random.random, metrics=metrics)
+        )
+        log = DecisionLog(settings.decision_log, tee=tee)
         self._exit.push_async_callback(log.close, _LOG_CLOSE_S)
         limits = await self._exit.enter_async_context(
             keeping_limits(
                 settings.store,
-                store_access(settings, environ),
+                access,
                 gate_id=node_id,
                 chance=random.random,
                 metrics=metrics,

@@ -92,6 +92,11 @@ _COUNTERS: Final = {
         "Calls judged while the limits' store could not answer, by what decided them.",
         ("behaviour",),
     ),
+    "gatekeeper_stream_records": (
+        "Records for the watcher's stream: sent, or dropped while the store could not take them.",
+        ("outcome",),
+    ),
+    "gatekeeper_stream_failures": ("Failures of the watcher's stream by kind.", ("kind",)),
     "gatekeeper_internal_errors": ("Requests that ended in a defect of ours.", ()),
 }
 _HISTOGRAMS: Final = {

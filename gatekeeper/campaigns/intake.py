@@ -1,8 +1,8 @@
-"""Takes what is new in decision logs, and makes sightings of it: Parquet files by day.
+"""Takes what is new in decision logs and in a stream of gates; makes sightings of it, day by day.
 
 What a run takes is committed by one rename, that of the positions. Its files carry the number of
 the run, and those of a run that never came to its commit are removed by the next one, which takes
-the same lines again: a kill loses nothing and doubles nothing.
+the same lines again: a kill loses nothing and doubles nothing. A call that came both ways is one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ import os
 import re
 import shutil
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
 
-from gatekeeper.campaigns.intake_sql import DAYS, LATE_FILES, LOAD, SIGHTINGS, UPDATED, WRITE_DAY
+from gatekeeper.campaigns.intake_sql import (
+    DAYS,
+    DROP_SEEN,
+    LATE_FILES,
+    LOAD,
+    SIGHTINGS,
+    UPDATED,
+    WRITE_DAY,
+)
+from gatekeeper.campaigns.stream import Place
 from gatekeeper.storage.decision_files import decision_files
 
 if TYPE_CHECKING:
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import duckdb
+
+    from gatekeeper.campaigns.stream import StreamReader
 
 _PIECE_BYTES: Final = 64_000_000
 """Most that is read of one file at a time; a line that is longer is none of ours."""
@@ -42,6 +53,8 @@ class Positions(Struct, frozen=True):
     """Number of the last run that was committed."""
     files: dict[str, int] = {}
     """Bytes taken of each file, by its path."""
+    streams: dict[str, Place] = {}
+    """How far each stream has been taken, by its key."""
 
 
 class Taken(Struct, frozen=True):
@@ -62,8 +75,10 @@ class Intake:
         sources: Iterable[Path],
         *,
         retention_days: int,
+        stream: StreamReader | None = None,
     ) -> None:
         """Keep sightings and positions in ``directory``; ``sources`` are directories of logs."""
+        self._stream = stream
         self._connection = connection
         self._sightings = directory / "sightings"
         self._aside = directory / "aside"
@@ -80,10 +95,10 @@ class Intake:
         self._clear(before.run)
         self._aside.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = self._aside / "lines.jsonl"
-        files, overlong = self._gather(before, lines)
+        after, overlong = self._gather(before, lines)
         oldest = at - self._retention_s
         taken = self._make(lines, before.run + 1, oldest) if lines.stat().st_size else Taken()
-        self._commit(Positions(before.run + 1, files))
+        self._commit(after)
         shutil.rmtree(self._aside)
         self._drop_before(oldest)
         return Taken(taken.sightings, taken.skipped + overlong)
@@ -101,9 +116,10 @@ class Intake:
             if int(path.stem.removeprefix("run-")) > run:
                 path.unlink()
 
-    def _gather(self, before: Positions, lines: Path) -> tuple[dict[str, int], int]:
+    def _gather(self, before: Positions, lines: Path) -> tuple[Positions, int]:
         """Copy new whole lines into one file; return the positions after, and overlong pieces."""
         files: dict[str, int] = {}
+        streams = dict(before.streams)
         overlong = 0
         with lines.open("wb") as out:
             for source in self._sources:
@@ -117,14 +133,21 @@ class Intake:
                         if whole:
                             out.write(_readable(piece))
                     files[str(path)] = end
-        return files, overlong
+            if (stream := self._stream) is not None:
+                place = streams.get(stream.name, Place())
+                streams[stream.name] = stream.read(place, lambda line: _keep(out, line))
+        return Positions(before.run + 1, files, streams), overlong
 
     def _make(self, lines: Path, run: int, oldest: float) -> Taken:
         ask = self._connection.execute
         ask(LOAD, [str(lines)])
         skipped = _number(ask("SELECT count(*) FROM loaded WHERE kind IS NULL OR id IS NULL"))
         ask(SIGHTINGS, [oldest])
-        for (day,) in ask(DAYS).fetchall():
+        days = [str(day) for (day,) in ask(DAYS).fetchall()]
+        if there := self._files(days):
+            ask(DROP_SEEN, [there])
+            days = [str(day) for (day,) in ask(DAYS).fetchall()]
+        for day in days:
             self._write(WRITE_DAY, [day], self._sightings / f"day={day}" / f"run-{run:010}.parquet")
         self._settle_late()
         return Taken(_number(ask("SELECT count(*) FROM sightings_new")), skipped)
@@ -133,15 +156,15 @@ class Intake:
         """Put outcomes of calls that earlier runs took into their files; twice is as once."""
         ask = self._connection.execute
         days = ask("SELECT DISTINCT day FROM outcomes_new ORDER BY day").fetchall()
-        paths = [
-            str(path)
-            for (day,) in days
-            for path in sorted((self._sightings / f"day={day}").glob("run-*.parquet"))
-        ]
-        if not paths:
+        if not (paths := self._files(str(day) for (day,) in days)):
             return
         for (name,) in ask(LATE_FILES, [paths]).fetchall():
             self._write(UPDATED, [name], type(self._sightings)(name))
+
+    def _files(self, days: Iterable[str]) -> list[str]:
+        """Return the files of some days."""
+        folders = [self._sightings / f"day={day}" for day in days]
+        return [str(path) for each in folders for path in sorted(each.glob("run-*.parquet"))]
 
     def _write(self, query: str, values: list[str], path: Path) -> None:
         aside = self._aside / "written.parquet"
@@ -189,6 +212,10 @@ def _readable(piece: bytes) -> bytes:
     if b"\\ud" in piece or b"\\uD" in piece:
         piece = _LONE.sub(rb"\\ufffd", piece)
     return piece if piece.isascii() else piece.decode("utf-8", "replace").encode()
+
+
+def _keep(out: BinaryIO, line: bytes) -> None:
+    out.write(_readable(line))
 
 
 def _number(result: duckdb.DuckDBPyConnection) -> int:

@@ -49,8 +49,15 @@ SELECT "at", id, facts.account.id AS account, facts.account.organization AS orga
  coalesce(facts.call.asks, []::VARCHAR[]) AS asks,
  coalesce(facts.call.capabilities, []::VARCHAR[]) AS capabilities,
  facts.campaign.id AS campaign, facts.campaign.stage AS stage
-FROM calls LEFT JOIN outcomes_new AS settled USING (id) WHERE trait.epoch IS NOT NULL"""
+FROM calls LEFT JOIN outcomes_new AS settled USING (id) WHERE trait.epoch IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY id, epoch ORDER BY "at") = 1"""
 """One row for each epoch of a call that was read; its parameter is the oldest time kept."""
+
+DROP_SEEN: Final = """DELETE FROM sightings_new USING (
+ SELECT id, epoch FROM read_parquet(?, hive_partitioning = false)
+ SEMI JOIN sightings_new USING (id, epoch)) AS seen
+WHERE sightings_new.id = seen.id AND sightings_new.epoch = seen.epoch"""
+"""Drops what earlier runs have taken, by another way; the same call is on the same day."""
 
 _DAY: Final = """strftime(to_timestamp("at") AT TIME ZONE 'UTC', '%Y-%m-%d')"""
 DAYS: Final = f"SELECT DISTINCT {_DAY} AS day FROM sightings_new ORDER BY day"  # noqa: S608

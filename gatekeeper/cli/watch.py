@@ -22,8 +22,9 @@ from gatekeeper.cli.common import (
     settings_option,
     with_records,
 )
-from gatekeeper.sources import StartError, load_rules
+from gatekeeper.sources import StartError, load_rules, store_access
 from gatekeeper.storage.campaigns import CampaignBook
+from gatekeeper.storage.decision_stream import stream_key
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def _watcher(
     from gatekeeper.campaigns.detector import Detector  # noqa: PLC0415 - loads the extra
     from gatekeeper.campaigns.intake import Intake  # noqa: PLC0415 - loads the extra
     from gatekeeper.campaigns.options import DetectionOptions  # noqa: PLC0415 - loads the extra
+    from gatekeeper.campaigns.stream import StreamReader  # noqa: PLC0415 - loads the extra
     from gatekeeper.campaigns.watch import Watcher  # noqa: PLC0415 - loads the extra
 
     options = settings.watch
+    access = store_access(settings, os.environ) if options.stream else None
     return Watcher(
         directory,
         engine,
@@ -141,6 +144,9 @@ def _watcher(
             directory,
             options.sources or (settings.decision_log.directory,),
             retention_days=options.retention_days,
+            stream=None
+            if access is None
+            else StreamReader(access, stream_key(settings.store.prefix, options.stream)),
         ),
         Detector(directory, DetectionOptions(memory_mib=options.memory_mib)),
         CampaignBook(records.database),

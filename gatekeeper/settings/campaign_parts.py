@@ -25,6 +25,12 @@ class WatchSettings(Part):
     """Where the watcher keeps sightings; ``campaigns`` in ``data_dir`` when absent."""
     sources: tuple[Path, ...] = ()
     """Directories of decision logs, one for each gate; the gate's own when none is named."""
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    """Name of a stream in the ``store`` by which gates send their decisions to the watcher, beside
+    writing them to the log. Gates and watcher name the same one. Empty: files alone."""
+    stream_records: Annotated[int, Field(ge=1_000, le=100_000_000)] = 100_000
+    """How many records the stream keeps, some more or less: what gates decide in several runs of
+    the watcher. Each takes 1 to 3 KB of the store's memory."""
     retention_days: Annotated[int, Field(ge=LONGEST_WINDOW_DAYS + 1, le=366)] = 15
     """How long sightings are kept."""
     memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 2_048

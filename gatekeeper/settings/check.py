@@ -308,6 +308,11 @@ def _store_addresses(store: Store) -> Iterator[Problem]:
 _LAST_PORT: Final = 65_535
 
 
+def _watch(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.watch.stream and settings.store.kind == "memory":
+        yield Problem(("watch", "stream"), "A stream needs a store in Redis or Valkey: see store.")
+
+
 CONSISTENCY: Final = (
     Check(frozenset({"upstreams"}), _urls),
     Check(frozenset({"upstreams"}), _upstream_tables),
@@ -325,5 +330,6 @@ CONSISTENCY: Final = (
     Check(frozenset({"alerts"}), _alerts),
     Check(frozenset({"geoip"}), _feeds),
     Check(frozenset({"store"}), _store),
+    Check(frozenset({"store", "watch"}), _watch),
 )
 """Checks that hold wherever the settings are read; they touch nothing outside them."""

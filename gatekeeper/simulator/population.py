@@ -69,7 +69,13 @@ class Ask(IntEnum):
     GRADING = 4
 
 
-ASKS: Final = ((), ("code",), ("agentic", "code", "tools"), ("reasoning",), ("grading", "reasoning"))
+ASKS: Final = (
+    (),
+    ("code",),
+    ("agentic", "code", "tools"),
+    ("reasoning",),
+    ("grading", "reasoning"),
+)
 """Words of what is asked, by code."""
 _COLUMNS: Final = (
     "created", "card", "mail", "signup", "organization", "verified", "rate", "present", "zone",
@@ -386,13 +392,31 @@ def _places(world: World, make: _Maker, kind: Adversary, everybody: int) -> dict
         row = np.arange(everybody)
         per = max(1, round(drawn["accounts_per_subnet"]))
         first = 2 * 10**7 + row // per * 256 + row % per
-        return {"place": Place.FIXED, "first": first, "room": 1, "stay": DAY_S, "net": Net.RESIDENTIAL}
+        return {
+            "place": Place.FIXED,
+            "first": first,
+            "room": 1,
+            "stay": DAY_S,
+            "net": Net.RESIDENTIAL,
+        }
     if kind is Adversary.D:
         size = max(3, round(drawn["hosting_per_account"] * count))
-        return {"place": Place.POOL, "first": 3 * 10**6, "room": size, "stay": 1.0, "net": Net.HOSTING}
+        return {
+            "place": Place.POOL,
+            "first": 3 * 10**6,
+            "room": size,
+            "stay": 1.0,
+            "net": Net.HOSTING,
+        }
     if kind is Adversary.E:
         size = max(3, round(drawn["mobile_per_account"] * count))
-        return {"place": Place.SESSION, "first": 0, "room": size, "stay": 1_800.0, "net": Net.MOBILE}
+        return {
+            "place": Place.SESSION,
+            "first": 0,
+            "room": size,
+            "stay": 1_800.0,
+            "net": Net.MOBILE,
+        }
     small = max(10, round(drawn["small_pool_per_account"] * count))
     large = max(10, round(drawn["large_pool_per_account"] * count))
     uses_small = make.chance.random(everybody) < drawn["small_pool_share"]

@@ -138,7 +138,9 @@ def _told(
         shape = np.where(flips & (chance.random(many) < 0.5), shape ^ bit, shape)
     shared_out = (world.tasks[who] > 0) & ~covered
     serial = np.arange(many) + (day + 1) * 10**9
-    ordinary = np.where(chance.random(many) < 0.03, chance.integers(1, 4_000, many), serial + 10**15)
+    ordinary = np.where(
+        chance.random(many) < 0.03, chance.integers(1, 4_000, many), serial + 10**15
+    )
     released = world.scenario.start + world.released_day * DAY_S
     return Events(
         at=at,

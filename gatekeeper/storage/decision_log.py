@@ -43,9 +43,17 @@ class DecisionLog:
     """Keeps decisions in files. ``append`` and ``accepting`` belong to one thread, the loop's."""
 
     def __init__(
-        self, options: settings.DecisionLog, clock: Callable[[], float] = time.time
+        self,
+        options: settings.DecisionLog,
+        clock: Callable[[], float] = time.time,
+        *,
+        tee: Callable[[bytes], None] | None = None,
     ) -> None:
-        """Start the writing thread; ``clock`` (Unix seconds) names the files."""
+        """Start the writing thread; ``clock`` (Unix seconds) names the files.
+
+        ``tee`` is handed every line that the log takes; it must not wait.
+        """
+        self._tee = tee
         self._refuses = options.on_failure == "refuse"
         self._capacity = options.spool_records
         self._file = RotatingFile(
@@ -95,6 +103,8 @@ class DecisionLog:
         self._queue.append(line)
         if self._asleep:
             self._wake.set()
+        if self._tee is not None:
+            self._tee(line)
         return True
 
     async def close(self, timeout_s: float) -> bool:

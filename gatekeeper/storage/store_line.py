@@ -8,7 +8,6 @@ answer within the deadline, and the whole line is given up: what hangs once woul
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from dataclasses import dataclass
@@ -270,9 +269,12 @@ async def _owner(access: StoreAccess, tag: bytes) -> Address:
             node = await _connect(access, address)
         except (OSError, StoreError):
             continue
-        with contextlib.suppress(StoreError):
+        try:
             for first, last, owner, *_ in await node.command("CLUSTER", "SLOTS"):
                 if first <= slot <= last:
                     return Address(owner[0].decode() or address.host, int(owner[1]))
-        node.fail("closed")
+        except StoreError:
+            continue
+        finally:
+            node.fail("closed")
     raise StoreError("clusterdown")

@@ -341,6 +341,7 @@ def test_any_text_is_settings_or_mistakes(text: str) -> None:
             "start with /",
         ),
         ("upstreams: [{name: a, urls: ['http://a'], models: []}]", "upstreams[0].models", "empty"),
+        ("watch: {stream: decisions}", "watch.stream", "needs a store"),
         ("secret: {}", "secret", "exactly one"),
         ("secret: {env: A, file: b}", "secret", "exactly one"),
         (

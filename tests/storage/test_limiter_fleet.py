@@ -90,6 +90,24 @@ async def test_a_cluster_of_one(tmp_path: Path) -> None:
         line.fail("closed")
 
 
+async def test_who_was_asked_for_the_way_is_let_go(tmp_path: Path) -> None:
+    """Each look for the owner of a slot would leave a connection behind otherwise."""
+    async with (
+        serving_cluster(tmp_path, masters=1, replicas=0) as (server,),
+        server.client(decode_responses=True) as client,
+    ):
+        access = access_of(kind="cluster", addresses=(server.address,))
+        lines = [await dial(access, 5.0) for _ in range(5)]
+
+        async def no_more() -> bool:
+            ours = [each for each in await client.client_list() if "limits" in each["name"]]
+            return len(ours) == len(lines)
+
+        await eventually(no_more)
+        for line in lines:
+            line.fail("closed")
+
+
 def access_of(**fields: Any) -> StoreAccess:
     """Return the access that settings give."""
     found = read_access(Store.model_validate(fields), {})
