@@ -9,7 +9,7 @@ What scales how, with the number of accounts (full scale: a million honest ones,
 |---|---|
 | accounts, honest and fake | linearly |
 | calls of one account | not at all: 26 a day of a fake one |
-| pools of addresses (residential, mobile, hosting, VPN exits) | linearly, so that the rate at which two accounts meet on one address stays |
+| pools of addresses | linearly, so that the rate at which two accounts meet on one address stays |
 | cells of a campaign (500 of 25,000) | linearly, five at least |
 | confounders: SASE users (20,000), hackathon (2,000 signups), university | linearly |
 | teams, households, resellers, accounts to a card or to a pattern of mail | not at all |

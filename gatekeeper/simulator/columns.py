@@ -79,7 +79,7 @@ def lend_people(connection: DuckDBPyConnection, world: World) -> None:
     connection.unregister("lent")
 
 
-def write_day(
+def write_day(  # noqa: PLR0917
     connection: DuckDBPyConnection, world: World, events: Events, day: int, directory: Path,
     name: str = "simulated",
 ) -> None:  # fmt: skip

@@ -78,10 +78,36 @@ ASKS: Final = (
 )
 """Words of what is asked, by code."""
 _COLUMNS: Final = (
-    "created", "card", "mail", "signup", "organization", "verified", "rate", "present", "zone",
-    "hours", "place", "first", "room", "stay", "net", "client", "system", "tools", "shape", "wobble",
-    "ask", "cover", "sigma", "tasks", "begins", "moves", "gate", "cell", "passes",
-)  # fmt: skip
+    "created",
+    "card",
+    "mail",
+    "signup",
+    "organization",
+    "verified",
+    "rate",
+    "present",
+    "zone",
+    "hours",
+    "place",
+    "first",
+    "room",
+    "stay",
+    "net",
+    "client",
+    "system",
+    "tools",
+    "shape",
+    "wobble",
+    "ask",
+    "cover",
+    "sigma",
+    "tasks",
+    "begins",
+    "moves",
+    "gate",
+    "cell",
+    "passes",
+)
 
 
 @dataclass(slots=True)
@@ -105,7 +131,8 @@ class World:
     def __getattr__(self, name: str) -> NDArray[Any]:
         """Return a column."""
         try:
-            return object.__getattribute__(self, "columns")[name]
+            columns: dict[str, NDArray[Any]] = object.__getattribute__(self, "columns")
+            return columns[name]
         except KeyError as error:
             raise AttributeError(name) from error
 
@@ -170,11 +197,18 @@ class _Honest(_Maker):
         total, left = self.scenario.honest, self.scenario.honest
         if self.scenario.confounders:
             for kind, share in (
-                (self.teams, 0.10), (self.applications, 0.05), (self.vpn, 0.04), (self.mobile, 0.08),
-                (self.sase, 0.02), (self.university, 0.015), (self.hackathon, 0.002),
-                (self.cron, 0.015), (self.resellers, 0.01), (self.organizations, 0.02),
+                (self.teams, 0.10),
+                (self.applications, 0.05),
+                (self.vpn, 0.04),
+                (self.mobile, 0.08),
+                (self.sase, 0.02),
+                (self.university, 0.015),
+                (self.hackathon, 0.002),
+                (self.cron, 0.015),
+                (self.resellers, 0.01),
+                (self.organizations, 0.02),
                 (self.launch_day, 0.03),
-            ):  # fmt: skip
+            ):
                 count = max(20, round(total * share))
                 kind(count)
                 left -= count
@@ -189,7 +223,9 @@ class _Honest(_Maker):
         own = self.own(count)
         common_mail = chance.random(count) < 0.7
         columns = {
-            "created": scenario.start + scenario.days * DAY_S * 0.5 - chance.random(count) * 500 * DAY_S,
+            "created": scenario.start
+            + scenario.days * DAY_S * 0.5
+            - chance.random(count) * 500 * DAY_S,
             "card": self.own(count),
             "mail": np.where(common_mail, chance.zipf(1.3, count) % 300, self.own(count)),
             "signup": home // 256,
@@ -205,11 +241,15 @@ class _Honest(_Maker):
             "stay": chance.choice([1.0, 3.0, 14.0, 60.0], count) * DAY_S,
             "net": Net.RESIDENTIAL,
             "client": chance.zipf(1.6, count) % 40,
-            "system": np.where(viral, 1, np.where(style < 0.45, 0, np.where(style < 0.65, 2 + own % 7, own))),
+            "system": np.where(
+                viral, 1, np.where(style < 0.45, 0, np.where(style < 0.65, 2 + own % 7, own))
+            ),
             "tools": np.where(viral, 1, 0),
             "shape": np.where(viral, 1, 10 + chance.zipf(1.2, count) % 200),
             "wobble": 6,
-            "ask": np.where(viral, Ask.TOOLS, chance.choice(5, count, p=[0.55, 0.25, 0.1, 0.07, 0.03])),
+            "ask": np.where(
+                viral, Ask.TOOLS, chance.choice(5, count, p=[0.55, 0.25, 0.1, 0.07, 0.03])
+            ),
             "cover": 0.25,
             "sigma": 0.6,
             "tasks": 0,
@@ -218,7 +258,7 @@ class _Honest(_Maker):
             "gate": 0,
             "cell": _NOBODY,
             "passes": chance.random(count) < 0.93,
-        }  # fmt: skip
+        }
         self.add(label, count, **(columns | changes))
 
     def _groups(self, count: int, low: int, high: int) -> Ints:
@@ -233,53 +273,101 @@ class _Honest(_Maker):
         office = self.chance.integers(0, self._isp, some)[groups]
         began = self.scenario.start - self.chance.random(some) * 300 * DAY_S
         self.people(
-            "team", count, place=Place.FIXED, first=office, signup=office // 256, net=Net.BUSINESS,
-            mail=self.own(some)[groups], client=(self.chance.integers(0, 40, some))[groups],
-            system=self.own(some)[groups], tools=self.own(some)[groups], ask=Ask.CODE,
-            shape=self.own(some)[groups], created=began[groups] + self.chance.random(count) * 7 * DAY_S,
-            present=self.chance.beta(3, 2, count), card=self.own(some)[groups],
-        )  # fmt: skip
+            "team",
+            count,
+            place=Place.FIXED,
+            first=office,
+            signup=office // 256,
+            net=Net.BUSINESS,
+            mail=self.own(some)[groups],
+            client=(self.chance.integers(0, 40, some))[groups],
+            system=self.own(some)[groups],
+            tools=self.own(some)[groups],
+            ask=Ask.CODE,
+            shape=self.own(some)[groups],
+            created=began[groups] + self.chance.random(count) * 7 * DAY_S,
+            present=self.chance.beta(3, 2, count),
+            card=self.own(some)[groups],
+        )
 
     def applications(self, count: int) -> None:
         """Programs that call by day and night from a server of their own; few make most calls."""
         self.people(
-            "application", count, hours=Hours.ALWAYS, place=Place.FIXED, net=Net.HOSTING,
-            first=self.own(count), system=self.own(count), tools=np.where(self.chance.random(count) < 0.4, self.own(count), 0),
-            shape=self.own(count), wobble=2, cover=0.0, sigma=1.1, present=self.chance.beta(4, 1.5, count),
+            "application",
+            count,
+            hours=Hours.ALWAYS,
+            place=Place.FIXED,
+            net=Net.HOSTING,
+            first=self.own(count),
+            system=self.own(count),
+            tools=np.where(self.chance.random(count) < 0.4, self.own(count), 0),
+            shape=self.own(count),
+            wobble=2,
+            cover=0.0,
+            sigma=1.1,
+            present=self.chance.beta(4, 1.5, count),
             rate=np.minimum(self.chance.pareto(1.15, count) * 6 + 2, 600.0),
-        )  # fmt: skip
+        )
 
     def vpn(self, count: int) -> None:
         """People behind exits of public VPNs."""
         self.people(
-            "vpn", count, place=Place.SESSION, stay=3 * 3_600.0, net=Net.VPN,
-            first=0, room=max(4, count // 30), signup=-5 - self.chance.integers(0, 9, count),
-        )  # fmt: skip
+            "vpn",
+            count,
+            place=Place.SESSION,
+            stay=3 * 3_600.0,
+            net=Net.VPN,
+            first=0,
+            room=max(4, count // 30),
+            signup=-5 - self.chance.integers(0, 9, count),
+        )
 
     def mobile(self, count: int) -> None:
         """People behind the shared addresses of carriers."""
         self.people(
-            "mobile", count, place=Place.SESSION, stay=2 * 3_600.0, net=Net.MOBILE,
-            first=0, room=max(3, count // 20), signup=-30 - self.chance.integers(0, 9, count),
-        )  # fmt: skip
+            "mobile",
+            count,
+            place=Place.SESSION,
+            stay=2 * 3_600.0,
+            net=Net.MOBILE,
+            first=0,
+            room=max(3, count // 20),
+            signup=-30 - self.chance.integers(0, 9, count),
+        )
 
     def sase(self, count: int) -> None:
         """Employees of one known organization behind its registered edge."""
         self.people(
-            "sase", count, place=Place.SESSION, stay=DAY_S, net=Net.BUSINESS, first=10**7,
-            room=max(2, count // 100), organization=1, client=3, system=self.own(1)[0],
-            mail=self.own(1)[0], present=self.chance.beta(2, 2, count),
-        )  # fmt: skip
+            "sase",
+            count,
+            place=Place.SESSION,
+            stay=DAY_S,
+            net=Net.BUSINESS,
+            first=10**7,
+            room=max(2, count // 100),
+            organization=1,
+            client=3,
+            system=self.own(1)[0],
+            mail=self.own(1)[0],
+            present=self.chance.beta(2, 2, count),
+        )
 
     def university(self, count: int) -> None:
         """Students: some addresses, a mail domain, accounts made in the same weeks."""
         campus = self.own(1)[0]
         self.people(
-            "university", count, place=Place.SESSION, stay=DAY_S, net=Net.BUSINESS,
-            first=10**7 + 5_000, room=max(2, count // 60), signup=-60, mail=campus,
+            "university",
+            count,
+            place=Place.SESSION,
+            stay=DAY_S,
+            net=Net.BUSINESS,
+            first=10**7 + 5_000,
+            room=max(2, count // 60),
+            signup=-60,
+            mail=campus,
             created=self.scenario.start - 40 * DAY_S + self.chance.random(count) * 30 * DAY_S,
             present=self.chance.beta(2, 2, count),
-        )  # fmt: skip
+        )
 
     def hackathon(self, count: int) -> None:
         """People in one hall: signups within two hours, and all start from the same template."""
@@ -287,20 +375,39 @@ class _Honest(_Maker):
         day = self.scenario.first_day + 2
         began = start + (day + 0.4) * DAY_S
         self.people(
-            "hackathon", count, place=Place.FIXED, first=10**7 + 9_000 + chance.integers(0, 3, count),
-            net=Net.BUSINESS, signup=-61, created=began + chance.random(count) * 7_200, begins=began,
+            "hackathon",
+            count,
+            place=Place.FIXED,
+            first=10**7 + 9_000 + chance.integers(0, 3, count),
+            net=Net.BUSINESS,
+            signup=-61,
+            created=began + chance.random(count) * 7_200,
+            begins=began,
             system=np.where(chance.random(count) < 0.8, self.own(1)[0], self.own(count)),
-            tools=self.own(1)[0], shape=self.own(1)[0], ask=Ask.TOOLS, present=0.8,
+            tools=self.own(1)[0],
+            shape=self.own(1)[0],
+            ask=Ask.TOOLS,
+            present=0.8,
             rate=np.exp(chance.normal(2.2, 0.8, count)),
-        )  # fmt: skip
+        )
 
     def cron(self, count: int) -> None:
         """Jobs that call at the same hours every day, each from a server of its own."""
         self.people(
-            "cron", count, hours=Hours.CRON, place=Place.FIXED, net=Net.HOSTING, first=self.own(count),
-            rate=24.0, sigma=0.0, present=1.0, system=self.own(count), shape=self.own(count),
-            cover=0.0, wobble=1,
-        )  # fmt: skip
+            "cron",
+            count,
+            hours=Hours.CRON,
+            place=Place.FIXED,
+            net=Net.HOSTING,
+            first=self.own(count),
+            rate=24.0,
+            sigma=0.0,
+            present=1.0,
+            system=self.own(count),
+            shape=self.own(count),
+            cover=0.0,
+            wobble=1,
+        )
 
     def resellers(self, count: int) -> None:
         """Accounts that a reseller made for its customers: a card, an address, a client."""
@@ -308,29 +415,49 @@ class _Honest(_Maker):
         some = groups.max() + 1
         server = self.own(some)[groups]
         self.people(
-            "reseller", count, place=Place.FIXED, net=Net.HOSTING, first=server, signup=server // 256,
-            card=self.own(some)[groups], client=7,
-        )  # fmt: skip
+            "reseller",
+            count,
+            place=Place.FIXED,
+            net=Net.HOSTING,
+            first=server,
+            signup=server // 256,
+            card=self.own(some)[groups],
+            client=7,
+        )
 
     def organizations(self, count: int) -> None:
         """Accounts of organizations that the operator knows, as even as machines."""
         groups = self._groups(count, 20, 60)
         some = groups.max() + 1
         self.people(
-            "organization", count, place=Place.FIXED, net=Net.HOSTING, first=self.own(some)[groups],
-            organization=2 + groups, rate=26.0, sigma=0.1, present=1.0, hours=Hours.ALWAYS,
-            system=self.own(some)[groups], tools=self.own(some)[groups], card=self.own(some)[groups],
-            shape=self.own(some)[groups], cover=0.0,
-        )  # fmt: skip
+            "organization",
+            count,
+            place=Place.FIXED,
+            net=Net.HOSTING,
+            first=self.own(some)[groups],
+            organization=2 + groups,
+            rate=26.0,
+            sigma=0.1,
+            present=1.0,
+            hours=Hours.ALWAYS,
+            system=self.own(some)[groups],
+            tools=self.own(some)[groups],
+            card=self.own(some)[groups],
+            shape=self.own(some)[groups],
+            cover=0.0,
+        )
 
     def launch_day(self, count: int) -> None:
         """People who come for a new model: signups on its day, and all move to it."""
         chance, world = self.chance, self.world
         began = self.scenario.start + world.released_day * DAY_S
         self.people(
-            "launch_day", count, created=began + chance.exponential(0.5, count) * DAY_S, moves=0.0,
+            "launch_day",
+            count,
+            created=began + chance.exponential(0.5, count) * DAY_S,
+            moves=0.0,
             present=chance.beta(2, 3, count),
-        )  # fmt: skip
+        )
 
 
 def _campaign(world: World) -> None:
@@ -361,24 +488,34 @@ def _campaign(world: World) -> None:
     ramp = kind is Adversary.H
     where = _places(world, make, kind, everybody)
     make.add(
-        CAMPAIGN, everybody,
+        CAMPAIGN,
+        everybody,
         created=signup_at,
         card=own if bought else make.own(everybody)[card],
         mail=(chance.zipf(1.3, everybody) % 300) if bought else make.own(everybody)[mail],
         signup=-1_000 - own if not bought else chance.integers(0, 10**6, everybody),
-        organization=_NOBODY, verified=False, rate=scenario.calls_per_day, present=1.0, zone=0.0,
+        organization=_NOBODY,
+        verified=False,
+        rate=scenario.calls_per_day,
+        present=1.0,
+        zone=0.0,
         hours=Hours.ALWAYS,
         client=chance.integers(0, 3, everybody) + 5 * (cells % 3),
         system=make.own(everybody) if kind is Adversary.G else scaffolds,
         tools=0 if kind is Adversary.G else tools,
-        shape=scaffolds, wobble=3 if kind is Adversary.G else 2,
+        shape=scaffolds,
+        wobble=3 if kind is Adversary.G else 2,
         ask=np.array([Ask.REASONING, Ask.GRADING, Ask.TOOLS])[style % 3],
         cover=drawn["cover"] if kind is Adversary.F else 0.0,
-        sigma=drawn["volume_sigma"], tasks=1 + cells,
+        sigma=drawn["volume_sigma"],
+        tasks=1 + cells,
         begins=began + (chance.random(everybody) * drawn["ramp_days"] * DAY_S if ramp else 0.0),
-        moves=0.3, gate=1 if kind is Adversary.K else 0, cell=cells, passes=False,
+        moves=0.3,
+        gate=1 if kind is Adversary.K else 0,
+        cell=cells,
+        passes=False,
         **where,
-    )  # fmt: skip
+    )
     if spare:
         world.spare = np.arange(world.size - spare, world.size)
         world.columns["created"][world.spare] = np.inf

@@ -26,10 +26,16 @@ _BLOCKS: Final = {
     # Networks of whole blocks of 2^16 addresses, by kind: none lies in an embargoed country.
     Net.RESIDENTIAL: [(73 << 8) | n for n in range(256)] + [(98 << 8) | n for n in range(160, 256)],
     Net.MOBILE: [(172 << 8) | n for n in range(56, 60)],
-    Net.HOSTING: [(159 << 8) | 65, (165 << 8) | 227, (167 << 8) | 71, (134 << 8) | 209, (68 << 8) | 183],
+    Net.HOSTING: [
+        (159 << 8) | 65,
+        (165 << 8) | 227,
+        (167 << 8) | 71,
+        (134 << 8) | 209,
+        (68 << 8) | 183,
+    ],
     Net.VPN: [(146 << 8) | 70],
     Net.BUSINESS: [(12 << 8) | n for n in range(256)],
-}  # fmt: skip
+}
 INPUT_MEDIAN: Final = (1_020.0, 1_469.0, 1_469.0, 1_200.0, 1_800.0)
 OUTPUT_MEDIAN: Final = (129.0, 60.0, 40.0, 500.0, 350.0)
 """Median tokens by what is asked; chat and code after the Azure traces of 2023."""
@@ -163,7 +169,8 @@ def _tokens(
     medians: tuple[float, ...], ask: NDArray[Any], chance: np.random.Generator
 ) -> NDArray[Any]:
     drawn = np.array(medians)[ask] * np.exp(chance.normal(0, _SPREAD, ask.size))
-    return np.clip(drawn, 1, 32_000).astype(np.int64)
+    whole: NDArray[Any] = np.clip(drawn, 1, 32_000).astype(np.int64)
+    return whole
 
 
 def addresses(
