@@ -9,6 +9,7 @@ import numpy as np
 
 from gatekeeper.campaigns.bipartite import Rows, components, core, densest
 from gatekeeper.campaigns.links import CAPS, FAMILY, LAYERS
+from gatekeeper.policy.campaigns import Layer
 
 if TYPE_CHECKING:
     from gatekeeper.campaigns.bipartite import Flags, Floats, Ints
@@ -25,6 +26,9 @@ _ROUNDS: Final = 3
 """Times that a group takes in who belongs to it, or lets go of who does not."""
 _LINKS: Final = 0.5
 """Part of the members who show a group's own traits of a layer, from which the layer links it."""
+_HABIT: Final = np.array([layer in {Layer.RELEASE, Layer.TIMING} for layer in LAYERS])
+"""Layers in which many strangers are alike on the same day: they speak of a group, and hold none
+together."""
 _FAMILIES: Final = 2
 """Independent layers in which an account must show a group's own traits to be taken in."""
 
@@ -64,11 +68,12 @@ class Neighbours:
         return Own(shared.trait[own], shared.members[own])
 
     def showing(self, own: Own) -> tuple[Ints, Flags]:
-        """Return who has any of these traits, and the families of layers in which they do."""
+        """Return who has any of these traits, and in which families of layers; habits are none."""
         edges = self.by_trait.of(own.trait)
         nodes, place = np.unique(self.links.node[edges], return_inverse=True)
         shown = np.zeros((nodes.size, len(LAYERS)), dtype=bool)
         shown[place, FAMILY[self.links.layer[self.links.trait[edges]]]] = True
+        shown[:, _HABIT] = False
         return nodes, shown
 
 
@@ -149,7 +154,8 @@ def _split(kept: Links, rows: Ints, dense: Ints, fewest: int) -> list[Ints]:
     """
     rows = rows[np.isin(kept.node[rows], dense)]
     traits, trait, inside = np.unique(kept.trait[rows], return_inverse=True, return_counts=True)
-    wide = ((inside >= fewest) & (inside >= _OWN * kept.holders[traits]))[trait]
+    holds = ~_HABIT[kept.layer[traits]]
+    wide = (holds & (inside >= fewest) & (inside >= _OWN * kept.holders[traits]))[trait]
     present, node = np.unique(kept.node[rows[wide]], return_inverse=True)
     if 2 * present.size < dense.size:
         return [dense]

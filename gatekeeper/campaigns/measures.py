@@ -27,6 +27,9 @@ _FEWEST: Final = 3
 """Accounts below which nothing is measured."""
 _STEP: Final = 1.25
 """Factor between the sizes of random groups, and between the levels of activity."""
+_HOURS: Final = 24
+_LEAST: Final = 1e-9
+"""The normal tail is cut here, for it is not known to be normal further out."""
 _DAYS: Final = 3.0
 """Length of a window from which days can be compared."""
 
@@ -123,14 +126,11 @@ def _rounded(value: float) -> float:
 
 
 def _held(name: str, family: Family, sign: int, value: float, null: Floats) -> Measure:
-    """Count the random groups that are as strange; further out, take their tail for a normal one.
-
-    The tail is cut at one in a million, for it is not known to be normal that far.
-    """
+    """Count the random groups that are as strange; beyond them take their tail for a normal one."""
     counted = (1 + int((sign * null >= sign * value).sum())) / (1 + null.size)
     if counted * (1 + null.size) < 2:  # noqa: PLR2004 (beyond all of them)
         away = sign * (value - float(null.mean())) / max(float(null.std()), 1e-9)
-        counted = min(counted, max(0.5 * math.erfc(away / math.sqrt(2)), 1e-6))
+        counted = min(counted, max(0.5 * math.erfc(away / math.sqrt(2)), _LEAST))
     return Measure(name, family, value, float(np.median(null)), counted)
 
 
@@ -141,6 +141,7 @@ def _numbers(groups: Ints, behaviour: Behaviour) -> list[_Numbers]:
         ("gini", Family.VOLUME, -1, gini(calls)),
         ("addresses_per_call", Family.NETWORK, 1, _mean(behaviour.addresses[groups] / calls)),
         ("clock_flatness", Family.CLOCK, 1, _flatness(behaviour.clock, groups, calls)),
+        ("clock_own", Family.CLOCK, 1, _mean(_own_flatness(behaviour.clock[groups], calls))),
     ]
     if behaviour.work.shape[1] > 1:
         mean = behaviour.work[groups].mean(axis=1)
@@ -166,10 +167,18 @@ def _mean(values: Floats) -> Floats:
     return result
 
 
+def _own_flatness(clock: NDArray[np.float32], calls: Floats) -> Floats:
+    """Return the entropy of the hours of each account, 1 for as flat as its calls can lie."""
+    terms = np.where(clock > 0, clock * np.log(np.maximum(clock, 1e-12)), 0.0)
+    most = np.log(np.clip(calls, _FEWEST, _HOURS))
+    result: Floats = -terms.sum(axis=-1) / most
+    return result
+
+
 def _flatness(clock: NDArray[np.float32], groups: Ints, calls: Floats) -> Floats:
     """Return the entropy of the hours of a group, 1 for a day without a night."""
     profile = (clock[groups] * calls[..., None]).sum(axis=1)
     share = profile / np.maximum(profile.sum(axis=-1, keepdims=True), 1e-12)
     terms = np.where(share > 0, share * np.log(np.maximum(share, 1e-12)), 0.0)
-    result: Floats = -terms.sum(axis=-1) / math.log(24)
+    result: Floats = -terms.sum(axis=-1) / math.log(_HOURS)
     return result

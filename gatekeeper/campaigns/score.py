@@ -25,6 +25,8 @@ _FOLLOWS: Final = {Layer.SIGNUP: Family.AGE, Layer.SCAFFOLD: Family.WORK}
 """Behaviour that proves nothing more of a group which such a layer selected."""
 _UNREMARKABLE: Final = 0.05
 """Chance above which a family of measures is what ordinary accounts show."""
+_MACHINES: Final = 1e-3
+"""Chance below which people share neither their volumes nor their hours, not even in one office."""
 _CEILING: Final = {0: 25.0, 1: 55.0, 2: 90.0}
 """Highest score by independent layers: one alone leads to no more than a shared budget."""
 _HONEST_CEILING: Final = 45.0
@@ -50,15 +52,25 @@ class Evidence:
 
     @property
     def p_value(self) -> float:
-        """Chance of such behaviour among ordinary accounts (Fisher, over independent families)."""
+        """Chance of such behaviour among ordinary accounts, over independent families.
+
+        All of them together (Fisher), or the least of them (Bonferroni), and twice that, as it is
+        the better of two: one that is beyond doubt is not made less so by those that say nothing.
+        """
         followed = {_FOLLOWS.get(layer) for layer in self.layers}
-        return fisher([p for each, p in self._families().items() if each not in followed])
+        told = [p for each, p in self._families().items() if each not in followed]
+        return min(1.0, 2 * min(fisher(told), len(told) * min(told))) if told else 1.0
 
     @property
     def honest(self) -> bool:
-        """Whether the group behaves as strangers do, or sits in one office."""
+        """Whether the group behaves as strangers do, or as people of one office."""
+        families = self._families()
         office = self.addresses_per_member < _OFFICE and self.hosted < _OFFICE
-        return office or self._families().get(Family.VOLUME, 1.0) > _UNREMARKABLE
+        machines = (
+            families.get(Family.VOLUME, 1.0) < _MACHINES
+            and families.get(Family.CLOCK, 1.0) < _MACHINES
+        )
+        return (office and not machines) or families.get(Family.VOLUME, 1.0) > _UNREMARKABLE
 
     def _families(self) -> dict[Family, float]:
         """Return the least p value of each family, corrected for the choice."""
