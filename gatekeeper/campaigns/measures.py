@@ -38,6 +38,9 @@ class Family(StrEnum):
     """Kinds of behaviour that do not follow from each other."""
 
     VOLUME = "volume"
+    """How evenly calls lie, over accounts and over days: load is balanced, people are not."""
+    PRESENCE = "presence"
+    """On how many days there are calls: machines come every day, and so do people at work."""
     CLOCK = "clock"
     NETWORK = "network"
     WORK = "work"
@@ -156,7 +159,7 @@ def _numbers(groups: Ints, behaviour: Behaviour) -> list[_Numbers]:
         daily = calls / behaviour.active_days[groups]
         variance = behaviour.squares[groups] / behaviour.active_days[groups] - daily**2
         found += [
-            ("days_active", Family.VOLUME, 1, _mean(share)),
+            ("days_active", Family.PRESENCE, 1, _mean(share)),
             ("daily_dispersion", Family.VOLUME, -1, np.median(variance / daily, axis=-1)),
         ]
     return found

@@ -62,6 +62,11 @@ class Evidence:
         return min(1.0, 2 * min(fisher(told), len(told) * min(told))) if told else 1.0
 
     @property
+    def even(self) -> bool:
+        """Whether volumes lie more evenly than those of any honest group are likely to."""
+        return self._families().get(Family.VOLUME, 1.0) < _MACHINES
+
+    @property
     def honest(self) -> bool:
         """Whether the group behaves as strangers do, or as people of one office."""
         families = self._families()
@@ -131,4 +136,6 @@ def scored(evidence: Evidence, q_value: float, false_discoveries: float) -> floa
         score = min(score, _CEILING[1])
     if evidence.honest:
         score = min(score, _HONEST_CEILING)
+    if not evidence.even:
+        score = min(score, _CEILING[1])
     return round(score, 1)
