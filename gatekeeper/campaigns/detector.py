@@ -11,13 +11,19 @@ import numpy as np
 from gatekeeper.campaigns import queries
 from gatekeeper.campaigns.behaviour import activity_of, behaviour_of
 from gatekeeper.campaigns.described import described, shared_traits
-from gatekeeper.campaigns.groups import Neighbours, groups_of
+from gatekeeper.campaigns.groups import Neighbours, groups_of, parts_of
 from gatekeeper.campaigns.links import links_of
 from gatekeeper.campaigns.measures import Ordinary
 from gatekeeper.campaigns.merging import Candidate, merged
 from gatekeeper.campaigns.options import DetectionOptions
 from gatekeeper.campaigns.rarity import Public
-from gatekeeper.campaigns.score import Evidence, linking_layers, q_values, scored
+from gatekeeper.campaigns.score import (
+    Evidence,
+    acts_as_strangers,
+    linking_layers,
+    q_values,
+    scored,
+)
 from gatekeeper.campaigns.sightings import Sightings, Window
 
 if TYPE_CHECKING:
@@ -124,6 +130,7 @@ class Detector:
             behaviour = behaviour_of(sightings, window, nodes, activity)
             alone = np.setdiff1d(np.flatnonzero(joinable), np.concatenate(groups))
             ordinary = Ordinary(alone, behaviour, options.null_groups, chance)
+            groups = [self._without_strangers(each, around, ordinary) for each in groups]
             addresses = _addresses_of(sightings, groups)
             for members, some in zip(groups, addresses, strict=True):
                 layers = linking_layers(around, members)
@@ -141,6 +148,20 @@ class Detector:
         return found, replace(
             empty, nodes=active, traits=links.traits, links=links.node.size, groups=len(groups)
         )
+
+    def _without_strangers(self, members: Ints, around: Neighbours, ordinary: Ordinary) -> Ints:
+        """Let go of parts that one family of layers holds to a group, and that act as strangers do.
+
+        An office or a class is a clique by itself: one coincidence glues it to a campaign.
+        """
+        fewest = self._options.fewest_members
+        if acts_as_strangers(ordinary.measured(members)):
+            return members
+        for part in parts_of(around, members, fewest):
+            if acts_as_strangers(ordinary.measured(part)):
+                rest = np.setdiff1d(members, part)
+                members = rest if rest.size >= fewest else members
+        return members
 
     def _judged(self, candidates: list[Candidate]) -> list[Candidate]:
         """Score all candidates of a run together, as a rate of false discoveries is one of many."""

@@ -185,10 +185,35 @@ def _cleaned(around: Neighbours, members: Ints) -> Ints:
         inside = np.isin(nodes, members)
         nodes, shown = nodes[inside], shown[inside]
         linking = shown.sum(axis=0) >= _LINKS * members.size
-        if linking.sum() < _FAMILIES:
+        wanted = min(_FAMILIES, int(linking.sum()))
+        if not wanted:
             break
-        kept = nodes[shown[:, linking].sum(axis=1) >= _FAMILIES]
+        kept = nodes[shown[:, linking].sum(axis=1) >= wanted]
         if kept.size == members.size:
             break
         members = kept
     return members
+
+
+def parts_of(around: Neighbours, members: Ints, fewest: int) -> list[Ints]:
+    """Return the parts of a group that one family of layers alone holds to each other.
+
+    Each is sorted; one may be in another.
+    """
+    links, own = around.links, around.own(members)
+    edges = around.by_node.of(members)
+    family = FAMILY[links.layer[links.trait[edges]]]
+    held = np.isin(links.trait[edges], own.trait) & ~_HABIT[family]
+    edges, family = edges[held], family[held]
+    found: list[Ints] = []
+    for each in np.unique(family):
+        rest = edges[family != each]
+        present, node = np.unique(links.node[rest], return_inverse=True)
+        if not present.size:
+            continue
+        traits, trait = np.unique(links.trait[rest], return_inverse=True)
+        label = components(node, trait, present.size, traits.size)
+        sizes = np.bincount(label, minlength=present.size)
+        some = np.flatnonzero((sizes >= fewest) & (sizes < members.size))
+        found += [present[label == part] for part in some]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -90,6 +91,8 @@ class _Found:
     """Holders by chance, by row; ``None`` where the trait alone is rare or not."""
     learned: bool = False
     """Whether the public may have it too, as a template."""
+    values: int = 1
+    """How many values a trait can have, each of which chance may hit."""
 
 
 def links_of(
@@ -167,7 +170,14 @@ def _shapes(sightings: Sightings) -> _Found:
     ]
     pairs = np.unique(np.concatenate(keys))
     node, band = pairs >> _BAND_BITS, pairs & (1 << _BAND_BITS) - 1
-    return _Found(Layer.SCAFFOLD, "shape", node, band, np.zeros_like(node), learned=True)
+    place = band >> _WIDEST
+    widths = np.array([width for _, width in _SHAPE_BANDS])
+    # Where many shapes are seen, some agree in a band by chance.
+    expected = (np.bincount(place, minlength=widths.size) / 2.0**widths)[place]
+    none = np.zeros_like(node)
+    return _Found(
+        Layer.SCAFFOLD, "shape", node, band, none, expected, learned=True, values=1 << _WIDEST
+    )
 
 
 def _tasks(sightings: Sightings, since: float) -> _Found:
@@ -207,7 +217,8 @@ def _telling(found: _Found, public: Public, active: int, options: DetectionOptio
     weight = np.log(active / holders)
     keep = (holders > 1) & (weight >= options.least_weight)
     if found.expected is not None:
-        keep &= surprise(holders, found.expected[order][fresh]) >= options.surprise
+        least = options.surprise + math.log(found.values)
+        keep &= surprise(holders, found.expected[order][fresh]) >= least
     if found.learned:
         keep &= ~public.among(node, trait, holders)
     code = np.cumsum(keep) - 1

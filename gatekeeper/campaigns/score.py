@@ -78,11 +78,20 @@ class Evidence:
         return (office and not machines) or families.get(Family.VOLUME, 1.0) > _UNREMARKABLE
 
     def _families(self) -> dict[Family, float]:
-        """Return the least p value of each family, corrected for the choice."""
-        found: dict[Family, list[float]] = {}
-        for each in self.measures:
-            found.setdefault(each.family, []).append(each.p_value)
-        return {family: min(1.0, len(some) * min(some)) for family, some in found.items()}
+        return by_family(self.measures)
+
+
+def by_family(measures: Sequence[Measure]) -> dict[Family, float]:
+    """Return the least p value of each family, corrected for the choice."""
+    found: dict[Family, list[float]] = {}
+    for each in measures:
+        found.setdefault(each.family, []).append(each.p_value)
+    return {family: min(1.0, len(some) * min(some)) for family, some in found.items()}
+
+
+def acts_as_strangers(measures: Sequence[Measure]) -> bool:
+    """Tell whether accounts were measured, and their volumes are no more even than anybody's."""
+    return by_family(measures).get(Family.VOLUME, 0.0) > _UNREMARKABLE
 
 
 def fisher(p_values: Sequence[float]) -> float:

@@ -137,6 +137,8 @@ def _updated(campaign: Campaign, group: Group | None, run: _Run) -> Campaign:
     leaving = sorted(had & verified)
     left = tuple(sorted({*campaign.left, *leaving}))
     now = _without(campaign.group if group is None else group, left)
+    if had and not run.stages.bears(campaign.stage, now):
+        now = _without(now, frozenset(now.members) - had)
     hold_s = run.stages.hold_s(campaign.stage)
     since = {member: campaign.missing.get(member, at) for member in had.difference(now.members)}
     missing = {

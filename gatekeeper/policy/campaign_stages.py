@@ -38,6 +38,11 @@ class Stages:
         lowest = Stage.OBSERVE if Stage.OBSERVE not in self._rules else None
         return reached[-1] if reached else lowest
 
+    def bears(self, stage: Stage, group: Group) -> bool:
+        """Tell whether a group is strong enough for a stage to take in newcomers."""
+        rule = self._rules.get(stage)
+        return rule is None or group.score >= rule.lower_below
+
     def hold_s(self, stage: Stage) -> int:
         """Return how long a campaign, and a member, stays at ``stage`` for want of evidence."""
         rule = self._rules.get(stage)
