@@ -27,6 +27,8 @@ _UNREMARKABLE: Final = 0.05
 """Chance above which a family of measures is what ordinary accounts show."""
 _MACHINES: Final = 1e-3
 """Chance below which people share neither their volumes nor their hours, not even in one office."""
+_EVEN: Final = 0.01
+"""Chance above which volumes are not even enough for more than a shared budget."""
 _CEILING: Final = {0: 25.0, 1: 55.0, 2: 90.0}
 """Highest score by independent layers: one alone leads to no more than a shared budget."""
 _HONEST_CEILING: Final = 45.0
@@ -64,7 +66,7 @@ class Evidence:
     @property
     def even(self) -> bool:
         """Whether volumes lie more evenly than those of any honest group are likely to."""
-        return self._families().get(Family.VOLUME, 1.0) < _MACHINES
+        return self._families().get(Family.VOLUME, 1.0) < _EVEN
 
     @property
     def honest(self) -> bool:
