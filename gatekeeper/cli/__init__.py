@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "rules": "rules:rules",
     "sandbox-vendor": "sandbox:sandbox_vendor",
     "serve": "serve:serve",
+    "simulate": "simulate:simulate",
     "watch": "watch:watch",
 }
 """Name of each command, and where it is."""
