@@ -37,7 +37,7 @@ class Honest(Maker):
                 (self.hackathon, 0.002),
                 (self.cron, 0.015),
                 (self.resellers, 0.01),
-                (self.organizations, 0.02),
+                (self.organizations, 0.01),
                 (self.launch_day, 0.03),
             ):
                 count = max(20, round(total * share))
@@ -137,7 +137,7 @@ class Honest(Maker):
             cover=0.0,
             sigma=1.1,
             present=self.chance.beta(4, 1.5, count),
-            rate=np.minimum(self.chance.pareto(1.15, count) * 6 + 2, 600.0),
+            rate=np.minimum(self.chance.pareto(1.1, count) * 2.5 + 0.6, 300.0),
         )
 
     def vpn(self, count: int) -> None:
