@@ -13,6 +13,7 @@ _COMMANDS: Final = {
     "accounts": "accounts:accounts",
     "admin-keys": "admin_keys:admin_keys",
     "backtest": "backtest:backtest",
+    "campaigns": "campaigns:campaigns",
     "cases": "cases:cases",
     "check": "check:check",
     "demo": "demo:demo",
