@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
     from gatekeeper.campaigns.bipartite import Floats, Ints
     from gatekeeper.policy.campaigns import Group
+
+
+_BRIDGED: Final = 0.5
+"""Part of a clique that must have something in common with the rest of its group."""
+
+
+_ROUNDS: Final = 40
+"""Times that a group is split at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,7 @@ class Detector:
             behaviour = behaviour_of(sightings, window, nodes, activity)
             alone = np.setdiff1d(np.flatnonzero(joinable), np.concatenate(groups))
             ordinary = Ordinary(alone, behaviour, options.null_groups, chance)
-            groups = [self._without_strangers(each, around, ordinary) for each in groups]
+            groups = [part for each in groups for part in self._told_apart(each, around, ordinary)]
             addresses = _addresses_of(sightings, groups)
             for members, some in zip(groups, addresses, strict=True):
                 layers = linking_layers(around, members)
@@ -149,19 +157,31 @@ class Detector:
             empty, nodes=active, traits=links.traits, links=links.node.size, groups=len(groups)
         )
 
-    def _without_strangers(self, members: Ints, around: Neighbours, ordinary: Ordinary) -> Ints:
-        """Let go of parts that one family of layers holds to a group, and that act as strangers do.
+    def _told_apart(
+        self, members: Ints, around: Neighbours, ordinary: Ordinary, rounds: int = _ROUNDS
+    ) -> list[Ints]:
+        """Split a group where one family of layers holds a part to the rest, few of whom it does.
 
-        An office or a class is a clique by itself: one coincidence glues it to a campaign.
+        What else it holds is let go if it acts as strangers do while the group does not. An office
+        or a class is a clique by itself: one coincidence glues it to a campaign, or to another.
         """
         fewest = self._options.fewest_members
-        if acts_as_strangers(ordinary.measured(members)):
-            return members
-        for part in parts_of(around, members, fewest):
-            if acts_as_strangers(ordinary.measured(part)):
-                rest = np.setdiff1d(members, part)
-                members = rest if rest.size >= fewest else members
-        return members
+        parts = parts_of(around, members, fewest) if rounds else []
+        for part, bridged in parts:
+            if bridged < _BRIDGED:
+                pieces = (part, np.setdiff1d(members, part))
+                return [
+                    each
+                    for piece in pieces
+                    if piece.size >= fewest
+                    for each in self._told_apart(piece, around, ordinary, rounds - 1)
+                ]
+        if parts and not acts_as_strangers(ordinary.measured(members)):
+            strangers = [each for each, _ in parts if acts_as_strangers(ordinary.measured(each))]
+            left = np.setdiff1d(members, np.concatenate(strangers)) if strangers else members
+            if fewest <= left.size < members.size:
+                return self._told_apart(left, around, ordinary, rounds - 1)
+        return [members]
 
     def _judged(self, candidates: list[Candidate]) -> list[Candidate]:
         """Score all candidates of a run together, as a rate of false discoveries is one of many."""

@@ -29,6 +29,9 @@ _LINKS: Final = 0.5
 _HABIT: Final = np.array([layer in {Layer.RELEASE, Layer.TIMING} for layer in LAYERS])
 """Layers in which many strangers are alike on the same day: they speak of a group, and hold none
 together."""
+_NO_FAMILY: Final = -1
+_COMMON: Final = 0.05
+"""Part of the rest of a group who must have a trait, for a clique to have it in common with it."""
 _FAMILIES: Final = 2
 """Independent layers in which an account must show a group's own traits to be taken in."""
 
@@ -195,25 +198,31 @@ def _cleaned(around: Neighbours, members: Ints) -> Ints:
     return members
 
 
-def parts_of(around: Neighbours, members: Ints, fewest: int) -> list[Ints]:
-    """Return the parts of a group that one family of layers alone holds to each other.
+def parts_of(around: Neighbours, members: Ints, fewest: int) -> list[tuple[Ints, float]]:
+    """Return the parts of a group that one family of layers alone, or nothing, holds to the rest.
 
-    Each is sorted; one may be in another.
+    With each, the share of its members who have a trait of that family in common with several of
+    the others.
     """
     links, own = around.links, around.own(members)
     edges = around.by_node.of(members)
     family = FAMILY[links.layer[links.trait[edges]]]
     held = np.isin(links.trait[edges], own.trait) & ~_HABIT[family]
-    edges, family = edges[held], family[held]
-    found: list[Ints] = []
-    for each in np.unique(family):
-        rest = edges[family != each]
-        present, node = np.unique(links.node[rest], return_inverse=True)
-        if not present.size:
-            continue
-        traits, trait = np.unique(links.trait[rest], return_inverse=True)
-        label = components(node, trait, present.size, traits.size)
-        sizes = np.bincount(label, minlength=present.size)
-        some = np.flatnonzero((sizes >= fewest) & (sizes < members.size))
-        found += [present[label == part] for part in some]
+    nodes, node = np.unique(links.node[edges[held]], return_inverse=True)
+    traits, trait = np.unique(links.trait[edges[held]], return_inverse=True)
+    family = family[held]
+    holders = np.bincount(trait, minlength=traits.size)
+    found: list[tuple[Ints, float]] = []
+    for each in (_NO_FAMILY, *np.unique(family).tolist()):
+        mine = family == each
+        label = components(node[~mine], trait[~mine], nodes.size, traits.size)
+        sizes = np.bincount(label, minlength=nodes.size)
+        for part in np.flatnonzero((sizes >= fewest) & (sizes < nodes.size)):
+            inside = label == part
+            edge = mine & inside[node]
+            within = np.bincount(trait[edge], minlength=traits.size)
+            enough = max(2.0, _COMMON * (nodes.size - int(sizes[part])))
+            bridging = edge & (holders - within >= enough)[trait]
+            share = np.unique(node[bridging]).size / int(sizes[part])
+            found.append((nodes[inside], share))
     return found

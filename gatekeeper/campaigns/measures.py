@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     _Numbers = tuple[str, "Family", int, Floats]
 
+GINI: Final = "gini"
+"""Name of the measure of how unevenly calls lie over accounts."""
 _LARGEST: Final = 300
 """Accounts in a random group at most: a smaller one varies more, so that this errs to the safe."""
 _FEW_CALLS: Final = 3
@@ -141,7 +143,7 @@ def _numbers(groups: Ints, behaviour: Behaviour) -> list[_Numbers]:
     """Return (name, family, 1 for strange when high or -1 when low, value by group)."""
     calls = behaviour.calls[groups]
     found = [
-        ("gini", Family.VOLUME, -1, gini(calls)),
+        (GINI, Family.VOLUME, -1, gini(calls)),
         ("addresses_per_call", Family.NETWORK, 1, _mean(behaviour.addresses[groups] / calls)),
         ("clock_flatness", Family.CLOCK, 1, _flatness(behaviour.clock, groups, calls)),
         ("clock_own", Family.CLOCK, 1, _mean(_own_flatness(behaviour.clock[groups], calls))),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gatekeeper.campaigns.links import FAMILY, LAYERS
-from gatekeeper.campaigns.measures import Family
+from gatekeeper.campaigns.measures import GINI, Family
 from gatekeeper.policy.campaigns import Layer
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ _FOLLOWS: Final = {Layer.SIGNUP: Family.AGE, Layer.SCAFFOLD: Family.WORK}
 _UNREMARKABLE: Final = 0.05
 """Chance above which a family of measures is what ordinary accounts show."""
 _MACHINES: Final = 1e-3
-"""Chance below which people share neither their volumes nor their hours, not even in one office."""
+"""Chance below which people do not share their hours, not even in one office."""
+_BALANCED: Final = 0.5
+"""Unevenness of volumes (Gini), in parts of that of strangers, up to which load is balanced."""
 _EVEN: Final = 0.01
-"""Chance above which volumes are not even enough for more than a shared budget."""
+"""Chance above which volumes are not told from those of strangers."""
 _CEILING: Final = {0: 25.0, 1: 55.0, 2: 90.0}
 """Highest score by independent layers: one alone leads to no more than a shared budget."""
 _HONEST_CEILING: Final = 45.0
@@ -65,18 +67,21 @@ class Evidence:
 
     @property
     def even(self) -> bool:
-        """Whether volumes lie more evenly than those of any honest group are likely to."""
-        return self._families().get(Family.VOLUME, 1.0) < _EVEN
+        """Whether volumes lie more evenly than those of honest groups do.
+
+        Chance alone does not say that: a large class or a hall of colleagues is a little more even
+        than strangers are, beyond doubt, and by far not as even as balanced load.
+        """
+        spread = [each for each in self.measures if each.name == GINI]
+        balanced = all(each.value <= _BALANCED * each.ordinary for each in spread)
+        return balanced and self._families().get(Family.VOLUME, 1.0) < _EVEN
 
     @property
     def honest(self) -> bool:
         """Whether the group behaves as strangers do, or as people of one office."""
         families = self._families()
         office = self.addresses_per_member < _OFFICE and self.hosted < _OFFICE
-        machines = (
-            families.get(Family.VOLUME, 1.0) < _MACHINES
-            and families.get(Family.CLOCK, 1.0) < _MACHINES
-        )
+        machines = self.even and families.get(Family.CLOCK, 1.0) < _MACHINES
         return (office and not machines) or families.get(Family.VOLUME, 1.0) > _UNREMARKABLE
 
     def _families(self) -> dict[Family, float]:

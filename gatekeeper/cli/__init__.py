@@ -13,6 +13,7 @@ _COMMANDS: Final = {
     "accounts": "accounts:accounts",
     "admin-keys": "admin_keys:admin_keys",
     "backtest": "backtest:backtest",
+    "campaigns": "campaigns:campaigns",
     "cases": "cases:cases",
     "check": "check:check",
     "demo": "demo:demo",
@@ -26,6 +27,7 @@ _COMMANDS: Final = {
     "rules": "rules:rules",
     "sandbox-vendor": "sandbox:sandbox_vendor",
     "serve": "serve:serve",
+    "simulate": "simulate:simulate",
     "watch": "watch:watch",
 }
 """Name of each command, and where it is."""

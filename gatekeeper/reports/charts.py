@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WIDTH: Final = 640
-_NAMES: Final = 220
-_BARS: Final = 320
+_NAMES: Final = 250
+_BARS: Final = 310
 _ROW: Final = 26
 _SHORT: Final = 30
 _STEP_HEIGHT: Final = 28
@@ -22,7 +22,10 @@ _RIGHT: Final = 20
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; all texts are escaped."""
+    """Return a table; all texts are escaped. Without rows there is none."""
+    rows = list(rows)
+    if not rows:
+        return ""
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows

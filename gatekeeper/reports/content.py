@@ -73,6 +73,7 @@ class KindRow:
 
     layer: Layer
     kind: str
+    """In words."""
     traits: int
     """How many different ones are shared."""
     members: int
@@ -100,6 +101,22 @@ LAYERS: Final[Mapping[Layer, str]] = {
 }
 """What each layer links by."""
 
+KINDS: Final[Mapping[str, str]] = {
+    "address": "network addresses",
+    "subnet_client": "networks together with a client program",
+    "payment": "payment instruments",
+    "signup": "signups from one network in a day",
+    "mail": "patterns of mail addresses in a week",
+    "scaffold": "scaffolds (system prompt, tools and format)",
+    "system": "system prompts",
+    "tools": "sets of tools",
+    "shape": "shapes of prompts",
+    "prefix": "beginnings of conversations with tasks shared out",
+    "slots": "times of activity",
+    "model": "moves to a new model within a day",
+}
+"""What kinds of traits are, in words."""
+
 STATES: Final[Mapping[CampaignState, str]] = {
     CampaignState.PROPOSED: "Found by the watcher; nobody has confirmed it yet.",
     CampaignState.CONFIRMED: "A person has looked at it and agrees that it is a campaign.",
@@ -119,34 +136,51 @@ STAGES: Final[Mapping[Stage, str]] = {
 }
 """What each stage does."""
 
-TAKEN_COUNTS: Final = (
-    "Calls that the gates let through, with their input and output tokens, as far as the watcher's "
-    "last run over this group looked back (two weeks at most), by the accounts that were members "
-    "then."
+TAKEN: Final = (
+    (
+        "Counted are the calls of the members in the longest window that the watcher looked at "
+        "(two weeks), refused ones included; output tokens as the upstream reported them, or else "
+        "as the call was bounded. Calls that were refused gave nothing, so that it may have been "
+        "less."
+    ),
+    (
+        "Not in it are calls from before that window or the watcher's retention, by accounts that "
+        "were not found to be members, by gates whose decisions the watcher does not read, and at "
+        "other providers, so that it may have been more."
+    ),
 )
-TAKEN_LACKS: Final = (
-    "Not in it: calls from before the watcher's retention or before that run's window, by accounts "
-    "that were not found to be members, by gates whose decisions the watcher does not read, and at "
-    "other providers. It is an estimate from below."
-)
+"""What the estimate of what was taken counts, and what it does not."""
 
 LIMITS: Final = (
-    "The q value is the share of false ones to expect among groups that score at least as much, "
-    "held against random groups of ordinary accounts about as active that share nothing.",
-    "It is no rate among honest people who do share something: colleagues, a class, the users of "
-    "one tool or of one network can be linked too. Scores on one layer alone are bounded at 55, on "
-    "two at 90, for that reason.",
-    "That accounts belong together says nothing of who runs them, or what for. Extraction of a "
-    "model is the likely reading of many coordinated accounts, not a finding about any one.",
-    "A single member may be there by coincidence: decide on no account by this report alone.",
+    (
+        "The q value is the share of false ones to expect among groups that score at least as "
+        "much, held against random groups of ordinary accounts about as active that share nothing."
+    ),
+    (
+        "It is no rate among honest people who do share something: an office, a class, the users "
+        "of one tool or of one network can be linked too. For that reason one family of layers "
+        "alone scores at most 55, two at most 90."
+    ),
+    (
+        "That accounts belong together does not say who runs them, or what for. Extraction of a "
+        "model is the likely reading of many accounts that act as one, not a finding."
+    ),
+    (
+        "A member may be an honest customer who is there by coincidence: decide on no account by "
+        "this report alone."
+    ),
 )
 """What the confidence does not say."""
 
 ACTIONS: Final = (
-    "Look for the same pattern on your side: accounts that share these kinds of traits, from these "
-    "kinds of networks, with this mix of use.",
-    "Contain before you ban: a shared budget or a request for proof of identity costs an honest "
-    "account little, and a campaign much.",
+    (
+        "Compare the pattern with your own accounts: several independent kinds of things shared, "
+        "these kinds of networks, this mix of use."
+    ),
+    (
+        "Contain before you ban: a shared budget or a request for proof of identity costs an "
+        "honest account little, and a campaign much."
+    ),
     "Let every account prove who it is and leave, whatever is done to the group.",
     "Tell the sender what you find, by the id of the campaign: it never changes.",
 )
@@ -170,7 +204,7 @@ def shared_kinds(campaign: Campaign) -> tuple[KindRow, ...]:
     for trait in campaign.group.shared:
         found[trait.layer, trait.kind].append(trait.members)
     rows = (
-        KindRow(layer, printable(kind), len(members), max(members))
+        KindRow(layer, KINDS.get(kind, printable(kind)), len(members), max(members))
         for (layer, kind), members in found.items()
     )
     return tuple(sorted(rows, key=lambda row: (-row.members, row.layer, row.kind)))
@@ -224,13 +258,38 @@ def refuted(campaign: Campaign) -> bool:
 
 
 def confidence(campaign: Campaign) -> int:
-    """Return how sure it is that the accounts belong together, 0 to 100: the bounded score."""
-    return 0 if refuted(campaign) else max(0, min(100, int(campaign.group.score)))
+    """Return 0 to 100, for tools that ask for one number."""
+    if refuted(campaign):
+        return 0
+    score = max(0.0, min(100.0, campaign.group.score))
+    return round(score if campaign.state is CampaignState.CONFIRMED else score / 2)
+
+
+def confidence_told(campaign: Campaign) -> str:
+    """Say how that number came about."""
+    if refuted(campaign):
+        return (
+            "Confidence 0 of 100: people, or the proof of most members that were asked, have since "
+            "spoken against it."
+        )
+    how = (
+        "the score, as a person has confirmed it"
+        if campaign.state is CampaignState.CONFIRMED
+        else "half the score, as nobody has confirmed it"
+    )
+    return f"Confidence {confidence(campaign)} of 100: {how}."
+
+
+def members(campaign: Campaign) -> tuple[str, ...]:
+    """Return the accounts that the last run found and that have not proven who they are."""
+    return tuple(sorted(set(campaign.group.members).difference(campaign.left)))
 
 
 def summary(campaign: Campaign) -> str:
     """Say in a sentence what was found."""
-    members, kinds = len(campaign.group.members), len(shared_kinds(campaign))
+    count, kinds = len(campaign.group.members), len(shared_kinds(campaign))
+    accounts = "This account shares" if count == 1 else f"These {count:,} accounts share"
+    if not kinds:
+        return f"{accounts} nothing that is still kept."
     things = "1 kind of thing" if kinds == 1 else f"{kinds} kinds of things"
-    accounts = "1 account" if members == 1 else f"{members:,} accounts"
-    return f"{accounts} that share {things} which strangers do not."
+    return f"{accounts} {things} that strangers do not."

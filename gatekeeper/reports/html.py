@@ -76,9 +76,9 @@ def _head(title: str, campaign: Campaign, options: ReportOptions) -> str:
             "What it is",
             _p(content.summary(campaign))
             + _p(
-                "Software that links accounts found that these belong together: many accounts, run "
-                "as one, are how the abilities of a model are extracted without any one account "
-                "being conspicuous. This report holds no text of prompts or answers."
+                "Software that links accounts by what they share found that these belong together. "
+                "Many accounts that act as one are a way to extract a model's abilities while none "
+                "of them is conspicuous. This report holds no text of prompts or answers."
             )
             + _p(content.STATES[campaign.state]),
         )
@@ -191,26 +191,23 @@ def _taken(campaign: Campaign) -> str:
         ("output tokens", f"{group.output_tokens:,}"),
     )
     counted = table("Estimate of what was taken", ("what", "number"), rows)
-    return counted + _p(content.TAKEN_COUNTS) + _p(content.TAKEN_LACKS)
+    return counted + _list(content.TAKEN)
 
 
 def _confidence(campaign: Campaign) -> str:
     group = campaign.group
-    against = (
-        _p("People, or the proof of most members that were asked, have since spoken against it.")
-        if content.refuted(campaign)
-        else ""
-    )
     rows = (
         ("score", f"{group.score:.0f} of 100"),
         ("q value", f"{group.q_value:.2g}"),
         ("independent layers that link it", f"{len(set(group.layers))}"),
     )
     layers = ((each, content.LAYERS[each]) for each in dict.fromkeys(group.layers))
+    measures = ((printable(name), f"{value:.4g}") for name, value in sorted(group.measures.items()))
     return (
-        against
+        _p(content.confidence_told(campaign))
         + table("How sure it is", ("measure", "value"), rows)
         + table("Layers", ("layer", "links by"), layers)
+        + table("What the score is made of", ("measure", "value"), measures)
         + _list(content.LIMITS)
     )
 
@@ -222,13 +219,13 @@ def _done(campaign: Campaign) -> str:
         ("at this stage since", moment(campaign.staged_at), ""),
     )
     lifted = "" if campaign.state.contains else _p("Nothing is done to its members now.")
-    return table("Containment", ("", "", "meaning"), rows) + lifted
+    return table("Containment", ("what", "value", "meaning"), rows) + lifted
 
 
 def _members(campaign: Campaign, options: ReportOptions) -> str:
     if Include.MEMBERS not in options.include:
         return ""
-    rows = ((printable(each),) for each in campaign.group.members)
+    rows = ((printable(each),) for each in content.members(campaign))
     return _section("Members", table("Ids of accounts", ("account",), rows))
 
 

@@ -61,7 +61,7 @@ class _Maker:
             **self._common(),
         )
         told: list[Any] = [campaign, pattern, uses, self._note(campaign)]
-        if Include.MEMBERS in self._options.include and self._campaign.group.members:
+        if Include.MEMBERS in self._options.include and content.members(self._campaign):
             told.extend(self._observed(campaign))
         yield from told
         yield self._report(told)
@@ -84,6 +84,7 @@ class _Maker:
             first_seen=_time(group.first_seen),
             last_seen=_time(max(group.first_seen, group.last_seen)),
             confidence=content.confidence(self._campaign),
+            labels=[self._campaign.state.value, self._campaign.stage.value],
             **self._common(),
         )
 
@@ -94,23 +95,26 @@ class _Maker:
             description="Many accounts, run as one, collect answers of a model so that each stays "
             "below what would be conspicuous, to train another model on them or to use more than "
             "one account may.",
+            external_references=[
+                {
+                    "source_name": "mitre-atlas",
+                    "external_id": "AML.T0024.002",
+                    "description": "Exfiltration via AI Inference API: Extract AI Model",
+                }
+            ],
             **self._common(own=False),
         )
 
     def _note(self, campaign: Any) -> Any:
         group = self._campaign.group
         layers = ", ".join(dict.fromkeys(group.layers))
-        against = (
-            "People, or the proof of most members that were asked, have since spoken against it, "
-            "so the confidence is 0."
-            if content.refuted(self._campaign)
-            else "The confidence is the score, rounded down."
-        )
         figures = f"Score {group.score:.0f} of 100, q value {group.q_value:.2g}, layers: {layers}."
         return stix2.Note(
             id=self._id("note"),
             abstract="Confidence and its limits",
-            content="\n\n".join((figures, against, *content.LIMITS)),
+            content="\n\n".join(
+                (figures, content.confidence_told(self._campaign), *content.LIMITS)
+            ),
             object_refs=[campaign.id],
             **self._common(),
         )
@@ -119,7 +123,7 @@ class _Maker:
         group = self._campaign.group
         accounts = [
             stix2.UserAccount(user_id=each, object_marking_refs=self._marked)
-            for each in group.members
+            for each in content.members(self._campaign)
         ]
         observed = stix2.ObservedData(
             id=self._id("observed-data"),
@@ -174,8 +178,7 @@ class _Maker:
         )
         yield (
             f"Estimate of what was taken: {group.calls:,} calls, {group.input_tokens:,} input "
-            f"tokens, {group.output_tokens:,} output tokens. "
-            f"{content.TAKEN_COUNTS} {content.TAKEN_LACKS}"
+            f"tokens, {group.output_tokens:,} output tokens. " + " ".join(content.TAKEN)
         )
         yield "Timeline:\n" + "\n".join(
             " ".join(filter(None, (content.moment(row.at), row.what, row.detail, f"({row.by})")))

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatekeeper.simulator.population import ASKS, Net
 from gatekeeper.simulator.scenario import DAY_S
 from gatekeeper.simulator.traffic import mixed
+from gatekeeper.simulator.world import ASKS, Net
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
 
-    from gatekeeper.simulator.population import World
     from gatekeeper.simulator.traffic import Events
+    from gatekeeper.simulator.world import World
 
 _EPOCH: Final = "51b0a7e5"
 _KINDS: Final = {Net.HOSTING: "hosting", Net.VPN: "vpn"}

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatekeeper.simulator.population import Ask, Hours, Net, Place
 from gatekeeper.simulator.scenario import DAY_S
+from gatekeeper.simulator.world import Ask, Hours, Net, Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gatekeeper.simulator.population import World
+    from gatekeeper.simulator.world import World
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -62,7 +62,7 @@ class Events:
     shape: NDArray[np.int64]
     """63 bits: close shapes differ in few."""
     ask: NDArray[np.int64]
-    """An :class:`~gatekeeper.simulator.population.Ask`."""
+    """An :class:`~gatekeeper.simulator.world.Ask`."""
     model: NDArray[np.int64]
     """1 for the one that comes out in the course of the simulation."""
     input_tokens: NDArray[np.int64]

@@ -12,15 +12,15 @@ import numpy as np
 from gatekeeper.policy.model import Usage
 from gatekeeper.policy.words import Assurance
 from gatekeeper.rehearsal.engine import Answered, RecordedCall
-from gatekeeper.simulator.population import Ask, Net
 from gatekeeper.simulator.traffic import ipv4, mixed
+from gatekeeper.simulator.world import Ask, Net
 from gatekeeper.storage.records_schema import AccountRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gatekeeper.simulator.population import World
     from gatekeeper.simulator.traffic import Events
+    from gatekeeper.simulator.world import World
 
 _PATH: Final = "/v1/chat/completions"
 _MODELS: Final = ("gpt-4.1-mini", "gpt-5-mini")

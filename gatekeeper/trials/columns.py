@@ -14,9 +14,10 @@ from gatekeeper.campaigns.detector import Detector
 from gatekeeper.campaigns.options import DetectionOptions
 from gatekeeper.policy.campaigns import Stage
 from gatekeeper.simulator.columns import lend_people, write_day
-from gatekeeper.simulator.population import CAMPAIGN, Net, made
+from gatekeeper.simulator.population import made
 from gatekeeper.simulator.scenario import DAY_S
 from gatekeeper.simulator.traffic import Events, events_of
+from gatekeeper.simulator.world import CAMPAIGN, Net
 from gatekeeper.trials.measured import ColumnTrial, Look, Share
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from gatekeeper.policy.campaigns import Group
     from gatekeeper.policy.ruleset import RuleSet
-    from gatekeeper.simulator.population import World
     from gatekeeper.simulator.scenario import Scenario
+    from gatekeeper.simulator.world import World
 
 LOOKS_H: Final = (24, 72, 168)
 """Hours after the campaign began at which it is looked for."""
@@ -44,7 +45,7 @@ def column_trial(
     directory: Path,
     *,
     looks_h: Iterable[int] = LOOKS_H,
-    told: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ColumnTrial:
     """Write the sightings of a scenario into ``directory``, and look for the campaign in them.
 
@@ -74,10 +75,10 @@ def column_trial(
             if name == "campaign" or not _written(directory, day, scenario):
                 write_day(connection, world, events, day, directory, name)
         day += 1
+        progress(day)
         hours = (day - scenario.first_day) * 24
         if hours in looks_h:
             looks.append(_look(world, rules, directory, recent, hours))
-            told(f"{scenario.name}: {looks[-1].recall.value:.3f} after {hours} h")
     connection.close()
     return ColumnTrial(
         scenario.name,

@@ -14,9 +14,10 @@ from gatekeeper.rehearsal.making import SECRET, engine_of
 from gatekeeper.rehearsal.people import People, Response
 from gatekeeper.rehearsal.replay import note
 from gatekeeper.rehearsal.watching import Watching
-from gatekeeper.simulator.population import CAMPAIGN, made
+from gatekeeper.simulator.population import made
 from gatekeeper.simulator.scenario import DAY_S
 from gatekeeper.simulator.traffic import events_of
+from gatekeeper.simulator.world import CAMPAIGN
 from gatekeeper.storage.secrets import derive
 from gatekeeper.trials.calls import calls_of, row_of, rows_of
 from gatekeeper.trials.measured import Harm, LoopTrial, Share
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.rehearsal.engine import RecordedCall, Rehearsed
     from gatekeeper.settings import Settings
-    from gatekeeper.simulator.population import World
     from gatekeeper.simulator.scenario import Scenario
+    from gatekeeper.simulator.world import World
 
 _STOPPED: Final = 0.01
 """Part of its rate at which a campaign is contained."""
