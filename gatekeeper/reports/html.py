@@ -217,6 +217,7 @@ def _done(campaign: Campaign) -> str:
         ("state", campaign.state, content.STATES[campaign.state]),
         ("stage", campaign.stage, content.STAGES[campaign.stage]),
         ("at this stage since", moment(campaign.staged_at), ""),
+        *((("goes on in", printable(campaign.into), ""),) if campaign.into else ()),
     )
     lifted = "" if campaign.state.contains else _p("Nothing is done to its members now.")
     return table("Containment", ("what", "value", "meaning"), rows) + lifted

@@ -164,6 +164,8 @@ class _Maker:
             if campaign.state.contains
             else "Nothing is done to its members now."
         )
+        if campaign.into:
+            yield f"It goes on in {printable(campaign.into)}."
         yield "Shared by members, at least: " + _listed(
             f"{row.kind} {row.members:,} ({row.layer})" for row in content.shared_kinds(campaign)
         )

@@ -139,6 +139,12 @@ def test_confidence_is_that_of_people_too(state: CampaignState, last: str, confi
     assert ("Nothing is done to its members now." in found.text) is not state.contains
 
 
+def test_what_was_merged_says_where_it_goes_on() -> None:
+    """Whoever has a report of the one finds the other."""
+    found = page(hostile(state=CampaignState.MERGED, into="cmp_2"))
+    assert ["goes on in", "cmp_2", ""] in found.rows
+
+
 def test_little_is_known() -> None:
     """A group of nothing is a page all the same."""
     bare = campaign(group((), shared=(), layers=(), calls=0, score=0.0))

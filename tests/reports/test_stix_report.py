@@ -127,6 +127,12 @@ def test_members_are_accounts_that_were_observed() -> None:
     assert set(of_type(found, "report")[0].object_refs) == everything
 
 
+def test_what_was_merged_says_where_it_goes_on() -> None:
+    """In the report, as the other one may not be known to the reader."""
+    (report,) = of_type(bundle(hostile(state=CampaignState.MERGED, into="cmp_2")), "report")
+    assert "It goes on in cmp_2." in report.description
+
+
 def test_little_is_known() -> None:
     """A group of nothing is a bundle all the same, made before it was found or not."""
     bare = campaign(group((), shared=(), layers=(), calls=0, score=0.0))
