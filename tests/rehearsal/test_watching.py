@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support.recordings import DAY, START, Recording
 
 from gatekeeper.policy.words import Assurance
-from gatekeeper.rehearsal.engine import Engine
 from gatekeeper.rehearsal.formats import recorded
 from gatekeeper.rehearsal.making import engine_of
 from gatekeeper.rehearsal.people import People, Response
@@ -17,6 +16,9 @@ from gatekeeper.rehearsal.watching import Watching
 from gatekeeper.settings import Settings
 from gatekeeper.storage.records_schema import AccountRow
 from gatekeeper.storage.rule_store import read_rules
+
+if TYPE_CHECKING:
+    from gatekeeper.rehearsal.engine import Engine
 
 RULES = Path(__file__).parents[2] / "rules"
 CANARY = "canary-7f3a9c-prompt"
@@ -27,6 +29,16 @@ def engine() -> Engine:
     rules = read_rules(RULES)
     assert not isinstance(rules, list)
     return engine_of(Settings(), rules, at=START)
+
+
+def held_open() -> int:
+    """Return how many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def contents(folder: Path) -> list[bytes]:
+    """Return what all files in a folder hold."""
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
 
 async def test_h41_weeks_of_watching_are_bounded(tmp_path: Path) -> None:
@@ -45,7 +57,7 @@ async def test_h41_weeks_of_watching_are_bounded(tmp_path: Path) -> None:
             await watching.until(call.at)
             await some.decide(call)
         if day >= 20:
-            opened.append(len(os.listdir("/proc/self/fd")))
+            opened.append(held_open())
     assert watching.runs >= 70
     assert len(list((tmp_path / "sightings").iterdir())) <= 17
     assert len(list((tmp_path / "log").iterdir())) == 1
@@ -66,9 +78,9 @@ async def test_no_word_of_a_prompt_is_on_the_disk_of_a_rehearsal(tmp_path: Path)
         call = recorded(json.dumps(each).encode())
         assert not isinstance(call, str)
         await some.decide(call)
-    before = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    before = contents(tmp_path)
     await watching.run(START + DAY)
-    after = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    after = contents(tmp_path)
     watching.close()
     assert len(before) + len(after) >= 4
     assert not any(CANARY.encode() in each for each in before + after)
