@@ -138,7 +138,8 @@ def _updated(campaign: Campaign, group: Group | None, run: _Run) -> Campaign:
     left = tuple(sorted({*campaign.left, *leaving}))
     now = _without(campaign.group if group is None else group, left)
     if had and not run.stages.bears(campaign.stage, now):
-        now = _without(now, frozenset(now.members) - had)
+        # Too weak to say who else belongs, or what by: what it was contained by goes on to hold.
+        now = replace(_without(now, frozenset(now.members) - had), shared=campaign.group.shared)
     hold_s = run.stages.hold_s(campaign.stage)
     since = {member: campaign.missing.get(member, at) for member in had.difference(now.members)}
     missing = {

@@ -41,6 +41,8 @@ _DIGITS: Final = 15
 _MASK: Final = 2**63 - 1
 _LAYERS: Final = 2
 """Layers from which a new account must show traits to inherit."""
+_NOBODY_ELSE: Final = 0.9
+"""Part of the accounts with a trait that are members, from which nobody else has it."""
 _PLACE: Final = Layer.ADDRESS
 _GROUND: Final = {Layer.SUBNET_CLIENT: _PLACE}
 """Layers that count as one: whoever shares an address shares its subnet, and all of a household or
@@ -96,6 +98,18 @@ class Contained:
     newcomers_s: int
     """And those younger than this."""
     left: frozenset[str]
+    found_at: float
+    """When it was found: what is made from then on in its likeness replaces what it lost."""
+    private: frozenset[tuple[str, int]]
+    """Kinds and digests of scaffolds that nobody else has."""
+
+    def replaced_by(self, account: Account, kind: str, digest: int) -> bool:
+        """Tell whether an account that shows a trait was made to take a lost one's place.
+
+        It was made after the campaign had been found, and works on what only members work on.
+        """
+        made = account.created_at
+        return made is not None and made >= self.found_at and (kind, digest) in self.private
 
     def takes_in(self, account: Account, at: float) -> bool:
         """Tell whether the account is new enough to inherit; an unknown age is new."""
@@ -168,12 +182,17 @@ class Containment:
         if account.assurance is not Assurance.NONE or account.organization is not None:
             return None
         campaign = self.members.get(account.id)
-        if campaign is not None:
-            return self._facts(self.campaigns[campaign], account.id)
+        mine = None if campaign is None else self._facts(self.campaigns[campaign], account.id)
+        if mine is not None and mine.stage is not Stage.OBSERVE:
+            return mine
         made = account.created_at
         if made is not None and made < self.since and at - made >= self.newcomers_s:
-            return None
-        return self._inherited(account, shown(account, network, traits), at)
+            return mine
+        # To be in a group that is only observed keeps nobody out of what it inherits from another.
+        inherited = self._inherited(account, shown(account, network, traits), at)
+        if mine is None or (inherited is not None and inherited.stage is not Stage.OBSERVE):
+            return inherited
+        return mine
 
     def _inherited(
         self, account: Account, showing: tuple[tuple[Layer, str, int], ...], at: float
@@ -183,7 +202,10 @@ class Containment:
             by_digest = self.traits.get(kind)
             if by_digest is not None:
                 for campaign in by_digest.get(digest, ()):
-                    seen.setdefault(campaign, set()).add(_GROUND.get(layer, layer))
+                    layers = seen.setdefault(campaign, set())
+                    layers.add(_GROUND.get(layer, layer))
+                    if self.campaigns[campaign].replaced_by(account, kind, digest):
+                        layers.add(Layer.SIGNUP)
         enough = [each for each, layers in seen.items() if len(layers) >= _LAYERS]
         enough = [each for each in enough if self.campaigns[each].takes_in(account, at)]
         if not enough:
@@ -223,6 +245,12 @@ def _contained(campaign: Campaign, stages: Mapping[Stage, ContainmentRule]) -> C
         since=min(group.first_seen, campaign.since),
         newcomers_s=0 if rule is None else rule.newcomers_s,
         left=frozenset(campaign.left),
+        found_at=campaign.since,
+        private=frozenset(
+            (trait.kind, trait.digest)
+            for trait in group.shared
+            if trait.layer is Layer.SCAFFOLD and trait.members >= _NOBODY_ELSE * trait.accounts
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gatekeeper.campaigns.groups import groups_of
+from gatekeeper.campaigns.groups import Neighbours, groups_of, parts_of
 from gatekeeper.campaigns.links import LAYERS, Links
 from gatekeeper.campaigns.options import DetectionOptions
 from gatekeeper.policy.campaigns import Layer
@@ -92,3 +92,42 @@ def test_families_that_met_are_passed_over() -> None:
     ]
     chained = [(Layer.ADDRESS, [one, other]) for one, other in pairwise(range(1, 20, 2))]
     assert found(couples + chained) == []
+
+
+def parts(traits: list[tuple[Layer, list[int]]], members: range) -> list[tuple[list[int], float]]:
+    """Return the parts that one family alone holds, and how many of each it does."""
+    around = Neighbours.of(graph(traits), NODES)
+    told = parts_of(around, np.array(members), 5)
+    return [(part.tolist(), round(share, 2)) for part, share in told]
+
+
+def test_a_clique_that_one_coincidence_holds_is_told_apart() -> None:
+    """One account of an office has a shape like the campaign's: one in ten is held by it."""
+    shape = (Layer.SCAFFOLD, [*range(20), 25])
+    office = [(layer, list(range(20, 30))) for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)]
+    found_parts = parts([*ring(0, 20), *office, shape], range(30))
+    assert (list(range(20, 30)), 0.1) in found_parts
+
+
+def test_cells_of_one_scaffold_are_held_whole() -> None:
+    """Cells with cards and subnets of their own all have the scaffold in common."""
+    cells = [
+        (layer, list(range(first, first + 10)))
+        for first in (0, 10, 20)
+        for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)
+    ]
+    told = parts([*cells, (Layer.SCAFFOLD, list(range(30)))], range(30))
+    assert [share for _, share in told] == [1.0] * len(told)
+    assert (list(range(10)), 1.0) in told
+
+
+def test_what_nothing_holds_is_a_part() -> None:
+    """Two cliques that were glued by somebody who is gone have nothing in common."""
+    assert (list(range(10, 20)), 0.0) in parts([*ring(0, 10), *ring(10, 20)], range(20))
+
+
+def test_habits_hold_nobody() -> None:
+    """To come to a new model on its day says nothing of belonging."""
+    together = (Layer.RELEASE, list(range(20)))
+    told = parts([*ring(0, 10), *ring(10, 20), together], range(20))
+    assert (list(range(10)), 0.0) in told

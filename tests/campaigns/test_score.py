@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.campaigns.measures import Family, Measure
-from gatekeeper.campaigns.score import Evidence, fisher, q_values, scored
+from gatekeeper.campaigns.score import Evidence, acts_as_strangers, fisher, q_values, scored
 from gatekeeper.policy.campaigns import Layer
 
 if TYPE_CHECKING:
@@ -103,3 +104,26 @@ def test_what_selected_a_group_is_not_held_against_it_twice() -> None:
     young, old = evidence(age=1e-6), evidence(age=1.0)
     assert young.p_value == old.p_value
     assert evidence(layers=(Layer.ADDRESS,), age=1e-6).p_value < young.p_value
+
+
+def test_more_even_than_strangers_is_not_balanced() -> None:
+    """A hall of colleagues is beyond doubt more even than strangers, and not like balanced load."""
+    hall = (
+        Measure("gini", Family.VOLUME, 0.4, 0.6, 1e-9),
+        Measure("clock_own", Family.CLOCK, 0.9, 0.7, 1e-9),
+    )
+    assert scored(Evidence(LAYERS, hall, 2.0, 0.0), 1e-12, 0.01) == 55
+    assert scored(Evidence(LAYERS, hall, 0.01, 0.0), 1e-12, 0.01) < 50
+    load = (replace(hall[0], value=0.2), hall[1])
+    assert scored(Evidence(LAYERS, load, 2.0, 0.0), 1e-12, 0.01) == 100
+
+
+def test_presence_is_no_evenness() -> None:
+    """People at work come every day, too."""
+    busy = (
+        Measure("days_active", Family.PRESENCE, 0.9, 0.3, 1e-9),
+        Measure("gini", Family.VOLUME, 0.6, 0.6, 0.5),
+    )
+    assert acts_as_strangers(busy)
+    assert scored(Evidence(LAYERS, busy, 2.0, 0.0), 1e-12, 0.01) < 50
+    assert not acts_as_strangers([])

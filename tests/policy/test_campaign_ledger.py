@@ -363,3 +363,18 @@ def test_no_stage_is_left_downwards_within_its_hold_time(scores: list[float]) ->
             assert at - reached >= holds[before.stage]
         if after.stage is not before.stage or after.state is not before.state:
             reached = at
+
+
+def test_a_weak_run_neither_brings_anybody_in_nor_forgets_by_what_it_was_contained() -> None:
+    """Replacements flood what linked the members: the traits that they inherit by go on to hold."""
+    found = run((), group(accounts(0, 10), score=65.0, shared=traits(11, 12)))
+    weak = group(accounts(4, 14), score=30.0, shared=traits(98, 99))
+    (after,) = run(found, weak, at=AT + 3600)
+    assert after.stage is found[0].stage
+    assert after.group.score == 30.0
+    assert after.group.shared == traits(11, 12)
+    assert after.contained == frozenset(accounts(0, 10))
+    strong = group(accounts(4, 14), score=66.0, shared=traits(98, 99))
+    (again,) = run((after,), strong, at=AT + 7200)
+    assert again.group.shared == traits(98, 99)
+    assert accounts(12, 13)[0] in again.contained

@@ -158,11 +158,44 @@ def test_it_takes_two_layers_that_speak_for_the_campaign(
     assert (asked(contained(campaign(group(shared=shared))), who) is not None) is inherits
 
 
+def test_who_is_only_observed_inherits_what_goes_further() -> None:
+    """A weak group that replacements are found in first is no shelter from the strong one."""
+    seen = campaign(group(accounts(3, 9)), id="cmp_2", stage=Stage.OBSERVE)
+    new, old = member(age_days=0.1), member()
+    strong = campaign(group(accounts(20, 30), shared=TOLD), stage=Stage.STEP_UP)
+    now = contained(seen, strong)
+    assert [getattr(asked(now, who), "id", None) for who in (new, old)] == [strong.id, "cmp_2"]
+    weak = campaign(group(accounts(20, 30), shared=TOLD), stage=Stage.OBSERVE)
+    assert getattr(asked(contained(seen, weak), new), "id", None) == "cmp_2"
+    assert getattr(asked(contained(seen), new), "id", None) == "cmp_2"
+
+
 def test_two_layers_of_two_campaigns_are_not_two_of_one() -> None:
     """Nobody inherits from a mixture."""
     one = campaign(group(shared=told("address")))
     other = campaign(group(accounts(20, 30), shared=told("scaffold")), id="cmp_2")
     assert asked(contained(one, other), stranger()) is None
+
+
+@pytest.mark.parametrize(
+    ("made_at", "members", "kind", "inherits"),
+    [
+        (AT - DAY_S, 9, "scaffold", True),  # when the campaign was found
+        (AT - 60, 9, "system", True),
+        (AT - DAY_S - 1, 9, "scaffold", False),  # there already
+        (None, 9, "scaffold", False),  # perhaps
+        (AT - 60, 8, "scaffold", False),  # two strangers work on it, too
+        (AT - 60, 9, "address", False),
+    ],
+)
+def test_a_replacement_inherits_by_a_scaffold_that_nobody_else_has(
+    made_at: float | None, members: int, kind: str, inherits: bool
+) -> None:
+    """Lost accounts are replaced at once: made since the campaign was found, for its very work."""
+    shared = told(kind, members=members, accounts=10)
+    found = asked(contained(campaign(group(shared=shared))), account(created_at=made_at))
+    assert (found is not None) is inherits
+    assert found is None or found.layers == ("scaffold", "signup")
 
 
 @pytest.mark.parametrize(
