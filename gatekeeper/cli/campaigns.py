@@ -175,18 +175,38 @@ def show(
     )
 
 
+def _included(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> frozenset[Include]:
+    words = [word.strip() for each in value for word in each.split(",")]
+    one = click.Choice([each.value for each in Include])
+    return frozenset(Include(one.convert(word, parameter, context)) for word in words)
+
+
 @campaigns.command()
 @click.argument("campaign_id", metavar="ID")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
     help="Directory that ID.html and ID.stix.json are written to; by default this one.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the page to this file; the bundle only where --stix says.",
+)
+@click.option(
+    "--stix",
+    "bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the bundle to this file; the page only where --html says.",
 )
 @click.option(
     "--include",
     multiple=True,
-    type=click.Choice([each.value for each in Include]),
+    callback=_included,
+    metavar="[members,digests,people]",
     help="Tell ids of accounts, keyed digests of traits, or names and words of admins too.",
 )
 @click.option("--by", help="Whom the report is from.", metavar="NAME")
@@ -203,8 +223,10 @@ def show(
 def report(
     *,
     campaign_id: str,
-    out: Path,
-    include: tuple[str, ...],
+    out: Path | None,
+    page: Path | None,
+    bundle: Path | None,
+    include: frozenset[Include],
     by: str | None,
     tlp: str,
     force: bool,
@@ -222,16 +244,17 @@ def report(
     options = ReportOptions(
         made_at=time.time(),
         tlp=Tlp(tlp),
-        include=frozenset(map(Include, include)),
+        include=include,
         **({} if by is None else {"by": _name(by)}),
     )
+    page, bundle = _places(campaign_id, out, page, bundle)
     found = _one(settings_from(settings_file, {"--data-dir": data_dir}), campaign_id)
-    texts = {out / f"{found.id}.html": html_report(found, options)}
-    with_stix = find_spec("stix2") is not None
-    if with_stix:
+    texts = {} if page is None else {page: html_report(found, options)}
+    with_stix = bundle is None or find_spec("stix2") is not None
+    if bundle is not None and with_stix:
         from gatekeeper.reports.stix import stix_report  # noqa: PLC0415 - loads the extra
 
-        texts[out / f"{found.id}.stix.json"] = stix_report(found, options)
+        texts[bundle] = stix_report(found, options)
     try:
         _write(texts, force=force)
     except OSError as error:
@@ -242,16 +265,32 @@ def report(
         raise SystemExit(FAILED)
 
 
+def _places(
+    name: str, out: Path | None, page: Path | None, bundle: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return where the page and the bundle go; ``None`` for one that is not asked for."""
+    if page is None and bundle is None:
+        folder = out or Path()
+        return folder / f"{name}.html", folder / f"{name}.stix.json"
+    if out is not None:
+        raise click.UsageError("--out is where both go: leave it out, or --html and --stix")
+    if page == bundle:
+        raise click.UsageError("--html and --stix name the same file")
+    return page, bundle
+
+
 def _write(texts: Mapping[Path, str], *, force: bool) -> None:
     """Write all files, or none where one is there already; nobody else can read them."""
     there = [path for path in texts if os.path.lexists(path)]
     if there and not force:
         for path in there:
-            click.echo(f"{path} is there already: use --force, or another --out.", err=True)
+            click.echo(f"{path} is there already: use --force, or another place.", err=True)
         raise SystemExit(MISTAKES)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w" if force else "x", encoding="utf-8", opener=_private) as file:
+        if force:
+            path.unlink(missing_ok=True)
+        with open(path, "x", encoding="utf-8", opener=_private) as file:
             file.write(text)
         click.echo(str(path))
 

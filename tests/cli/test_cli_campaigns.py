@@ -154,6 +154,38 @@ def test_nothing_is_written_over_unasked(run: Run, out: Path) -> None:
     assert [each["id"] for each in first["objects"]] == [each["id"] for each in again["objects"]]
 
 
+def test_each_file_can_have_a_place_of_its_own(run: Run, out: Path, tmp_path: Path) -> None:
+    """What is named is written, and nothing else; a file is written anew, not its old self."""
+    page, bundle = tmp_path / "a.html", tmp_path / "b.json"
+    assert run("campaigns", "report", ID, "--html", str(page)).stdout == f"{page}\n"
+    assert run("campaigns", "report", ID, "--stix", str(bundle)).stdout == f"{bundle}\n"
+    stix2.parse(bundle.read_text(encoding="utf-8"), allow_custom=False, version="2.1")
+    page.chmod(0o644)
+    linked = tmp_path / "linked"
+    bundle.rename(linked)
+    bundle.symlink_to(linked)
+    before = linked.read_bytes()
+    both = ("--html", str(page), "--stix", str(bundle))
+    run("campaigns", "report", ID, *both, code=2)
+    run("campaigns", "report", ID, *both, "--tlp", "red", "--force")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert linked.read_bytes() == before
+    assert not bundle.is_symlink()
+    for wrong in (("--out", str(out), "--html", str(page)), ("--html", "a", "--stix", "a")):
+        run("campaigns", "report", ID, *wrong, code=2)
+
+
+def test_several_inclusions_may_be_one_word(run: Run, tmp_path: Path, out: Path) -> None:
+    """With commas or option by option."""
+    page = tmp_path / "a.html"
+    run("campaigns", "report", ID, "--html", str(page), "--include", "members, people")
+    text = Page(page.read_text(encoding="utf-8")).text
+    assert "acct-1" in text
+    assert ADMIN in text
+    for wrong in ("members,prompts", "", "members,"):
+        run("campaigns", "report", ID, "--html", str(page), "--include", wrong, code=2)
+
+
 def test_what_cannot_be_reported(run: Run, out: Path, tmp_path: Path) -> None:
     """No such campaign is 1; a bad name or place is 2; nothing is written."""
     for verb in ("show", "report"):
@@ -176,3 +208,6 @@ def test_without_the_extra_there_is_a_page(
     told = run("campaigns", "report", ID, "--out", str(out), code=1)
     assert "pip install 'gatekeeper[stix]'" in told.stderr
     assert [each.name for each in out.iterdir()] == [f"{ID}.html"]
+    run("campaigns", "report", ID, "--html", str(out / "page.html"))
+    run("campaigns", "report", ID, "--stix", str(out / "bundle.json"), code=1)
+    assert not (out / "bundle.json").exists()
