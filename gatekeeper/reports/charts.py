@@ -17,6 +17,8 @@ _BARS: Final = 310
 _ROW: Final = 26
 _SHORT: Final = 30
 _STEP_HEIGHT: Final = 28
+_SIZES: Final = 110
+_TOP: Final = 8
 _LEFT: Final = 80
 _RIGHT: Final = 20
 
@@ -61,26 +63,50 @@ def stage_steps(
 ) -> str:
     """Draw which stage held when, as a line of steps from left to right."""
     order = list(Stage)
-    bottom = _STEP_HEIGHT * len(order)
-    first = steps[0][0]
+    levels = [(stage.value, (stage.rank - 0.5) / len(order)) for stage in order]
+    heights = dict(zip(order, (level for _, level in levels), strict=True))
+    points = [(at, heights[stage]) for at, stage in steps]
+    return _steps(name, title, desc, (points, levels, until), _STEP_HEIGHT * len(order))
+
+
+def size_steps(
+    name: str, title: str, desc: str, sizes: Sequence[tuple[float, int]], until: float
+) -> str:
+    """Draw how many there were when, as a line of steps from nought to the most."""
+    most = max(1, *(size for _, size in sizes))
+    points = [(at, size / most) for at, size in sizes]
+    return _steps(name, title, desc, (points, [("0", 0.0), (f"{most:,}", 1.0)], until), _SIZES)
+
+
+def _steps(
+    name: str,
+    title: str,
+    desc: str,
+    drawn: tuple[Sequence[tuple[float, float]], Sequence[tuple[str, float]], float],
+    height: int,
+) -> str:
+    """Draw points (when, and how high from 0 to 1), levels by name, and how long the last held."""
+    points, levels, until = drawn
+    first = points[0][0]
     span = max(until - first, 1.0)
 
     def across(at: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * max(0.0, min(1.0, (at - first) / span))
 
-    def down(stage: Stage) -> float:
-        return bottom - _STEP_HEIGHT * (stage.rank - 0.5)
+    def down(level: float) -> float:
+        return _TOP + height * (1.0 - level)
 
     lines = [
-        f'<text x="{_LEFT - 8}" y="{down(stage) + 4:.1f}" text-anchor="end">{escape(stage)}</text>'
-        f'<line class="grid" x1="{_LEFT}" y1="{down(stage):.1f}" x2="{_WIDTH - _RIGHT}" '
-        f'y2="{down(stage):.1f}"/>'
-        for stage in order
+        f'<text x="{_LEFT - 8}" y="{down(level) + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+        f'<line class="grid" x1="{_LEFT}" y1="{down(level):.1f}" x2="{_WIDTH - _RIGHT}" '
+        f'y2="{down(level):.1f}"/>'
+        for label, level in levels
     ]
-    path = [f"M{across(first):.1f} {down(steps[0][1]):.1f}"]
-    for at, stage in steps[1:]:
-        path.append(f"H{across(at):.1f}V{down(stage):.1f}")
+    path = [f"M{across(first):.1f} {down(points[0][1]):.1f}"]
+    for at, level in points[1:]:
+        path.append(f"H{across(at):.1f}V{down(level):.1f}")
     path.append(f"H{across(max(until, first)):.1f}")
+    bottom = _TOP + height
     lines.append(f'<path class="step" d="{"".join(path)}"/>')
     lines.append(
         f'<text x="{_LEFT}" y="{bottom + 18}">{escape(moment(first))}</text>'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 WATCHER: Final = "watcher"
 """Who histories name where no person acted."""
 ADMIN: Final = "an admin"
+NO_MODEL: Final = "(not a name of a model)"
+"""Stands for what callers wrote in its place: it may be anything, a prompt too."""
+_MODEL: Final = re.compile(r"[\w.:/@+-]{1,100}", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,9}) members?\b", re.ASCII)
 _MOST_ROWS: Final = 20
 _MOST_CHARACTERS: Final = 200
 
@@ -139,14 +144,16 @@ STAGES: Final[Mapping[Stage, str]] = {
 TAKEN: Final = (
     (
         "Counted are the calls of the members in the longest window that the watcher looked at "
-        "(two weeks), refused ones included; output tokens as the upstream reported them, or else "
-        "as the call was bounded. Calls that were refused gave nothing, so that it may have been "
-        "less."
+        "(two weeks), refused ones included; input tokens as the gate counted or estimated them "
+        "before each call, output tokens as the upstream reported them, or else as the call was "
+        "bounded. Calls that were refused gave nothing: for that window the numbers are an upper "
+        "bound, save for what an estimate of input may be off."
     ),
     (
         "Not in it are calls from before that window or the watcher's retention, by accounts that "
         "were not found to be members, by gates whose decisions the watcher does not read, and at "
-        "other providers, so that it may have been more."
+        "other providers: for all that the campaign took, the numbers are no upper bound, and "
+        "where nothing was refused a lower one."
     ),
 )
 """What the estimate of what was taken counts, and what it does not."""
@@ -171,6 +178,12 @@ LIMITS: Final = (
     ),
 )
 """What the confidence does not say."""
+
+KEYED: Final = (
+    "Of what accounts share, only digests are kept, made with a secret key: they can be compared "
+    "where the key is, and lead back to no address, card or prompt."
+)
+"""What digests are."""
 
 ACTIONS: Final = (
     (
@@ -237,6 +250,27 @@ def stages(campaign: Campaign) -> tuple[tuple[float, Stage], ...]:
     if not found or found[-1][1] is not campaign.stage:
         found.append((campaign.staged_at, campaign.stage))
     return tuple(sorted(found, key=lambda each: each[0]))
+
+
+def growth(campaign: Campaign) -> tuple[tuple[float, int], ...]:
+    """Return how many members were found when, as far as the history tells, and how many are."""
+    found = [
+        (event.at, int(size[1]))
+        for event in campaign.history
+        if event.what in {"found", "grew"} and (size := _SIZE.match(event.detail))
+    ]
+    now = len(campaign.group.members)
+    if not found or found[-1][1] != now:
+        found.append((max(campaign.since, campaign.group.last_seen), now))
+    return tuple(sorted(found, key=lambda each: each[0]))
+
+
+def models(campaign: Campaign) -> dict[str, int]:
+    """Return calls by model; what has no form of a name is no model, and is not told."""
+    found: Counter[str] = Counter()
+    for name, calls in campaign.group.models.items():
+        found[name if _MODEL.fullmatch(name) else NO_MODEL] += calls
+    return dict(found)
 
 
 def most(counts: Mapping[str, float]) -> tuple[tuple[str, float], ...]:

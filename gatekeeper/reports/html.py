@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from gatekeeper.reports import content
-from gatekeeper.reports.charts import bars, stage_steps, table
+from gatekeeper.reports.charts import bars, size_steps, stage_steps, table
 from gatekeeper.reports.content import Include, moment, printable
 
 if TYPE_CHECKING:
@@ -110,7 +110,14 @@ def _size(campaign: Campaign) -> str:
         ("members not found lately, still contained", f"{len(campaign.missing):,}"),
         ("left, having proven who they are", f"{len(campaign.left):,}"),
     )
-    return table("Accounts", ("accounts", "number"), rows)
+    sizes = content.growth(campaign)
+    until = max(campaign.group.last_seen, *(at for at, _ in sizes))
+    told = "; ".join(f"{size:,} from {moment(at)}" for at, size in sizes)
+    return (
+        size_steps("growth", "Members over time", told, sizes, until)
+        + table("How it grew", ("since", "members"), ((moment(a), f"{n:,}") for a, n in sizes))
+        + table("Accounts", ("accounts", "number"), rows)
+    )
 
 
 def _networks(campaign: Campaign) -> str:
@@ -118,7 +125,7 @@ def _networks(campaign: Campaign) -> str:
 
 
 def _models(campaign: Campaign) -> str:
-    models = campaign.group.models
+    models = content.models(campaign)
     if not models:
         return _p("None are known.")
     rows = ((name, f"{calls:,.0f}") for name, calls in content.most(models))
@@ -153,7 +160,7 @@ def _shared(campaign: Campaign, options: ReportOptions) -> str:
     digests = ""
     if Include.DIGESTS in options.include:
         digests = table(
-            "Digests: keyed, so that they can be compared only where the key is",
+            "Digests",
             ("kind", "digest", "members", "accounts in all"),
             (
                 (printable(each.kind), f"{each.digest:016x}", f"{each.members:,}",
@@ -163,6 +170,7 @@ def _shared(campaign: Campaign, options: ReportOptions) -> str:
         )  # fmt: skip
     return (
         _p("At least so many members share something of each kind; a member may share several.")
+        + _p(content.KEYED)
         + bars("shared", title, desc, drawn)
         + table(title, columns, told)
         + digests

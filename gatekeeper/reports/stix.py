@@ -176,7 +176,7 @@ class _Maker:
             f"{name} {100 * share:.1f} %" for name, share in content.most(group.capabilities)
         )
         yield "Calls by model: " + _listed(
-            f"{name} {calls:,.0f}" for name, calls in content.most(group.models)
+            f"{name} {calls:,.0f}" for name, calls in content.most(content.models(campaign))
         )
         yield (
             f"Estimate of what was taken: {group.calls:,} calls, {group.input_tokens:,} input "

@@ -94,6 +94,7 @@ def test_figures_are_those_of_the_records() -> None:
     assert "Confidence 90 of 100" in found.text
     assert "no rate among honest people" in found.text
     assert "Not in it are calls from before that window" in found.text
+    assert "made with a secret key" in found.text
 
 
 def test_stages_are_drawn_from_the_history() -> None:
@@ -105,11 +106,34 @@ def test_stages_are_drawn_from_the_history() -> None:
     ]
 
 
+def test_growth_is_drawn_from_the_history() -> None:
+    """Each size that was told, and the one of now; of what an admin wrote, nothing."""
+    events = (
+        Event(AT - 300, "found", "1 member, 1 layer"),
+        Event(AT - 200, "grew", "6 members, 2 layers"),
+        Event(AT - 100, "grew", "many"),
+        Event(AT - 50, "confirmed", "99 members", ADMIN),
+    )
+    found = page(hostile(history=events))
+    assert [row[1] for row in found.rows if len(row) == 2 and row[0].endswith("UTC")][-3:] == [
+        "1", "6", "10",
+    ]  # fmt: skip
+
+
+def test_what_is_no_name_of_a_model_is_counted_and_not_told() -> None:
+    """A caller may write anything there, a prompt too."""
+    models = {"claude-3@20250101": 5, "Translate for John Doe": 2, "a\nb": 1, "": 1}
+    text = page(campaign(group(models=models))).text
+    assert "claude-3@20250101" in text
+    assert "(not a name of a model)4" in text
+    assert "Doe" not in text
+
+
 def test_each_chart_has_a_title_a_description_and_a_table() -> None:
     """Who does not see it loses nothing."""
     tags = page(hostile()).tags
     drawn = tags.count("svg")
-    assert drawn == 4
+    assert drawn == 5
     assert tags.count("desc") == drawn
     assert tags.count("title") == drawn + 1
     for place, tag in enumerate(tags):
@@ -150,7 +174,7 @@ def test_little_is_known() -> None:
     bare = campaign(group((), shared=(), layers=(), calls=0, score=0.0))
     found = page(bare, *EVERYTHING)
     assert "None are known." in found.text
-    assert found.tags.count("svg") == 1
+    assert found.tags.count("svg") == 2
 
 
 def test_long_lists_and_texts_are_bounded() -> None:
