@@ -23,6 +23,8 @@ NO_MODEL: Final = "(not a name of a model)"
 """Stands for what callers wrote in its place: it may be anything, a prompt too."""
 _MODEL: Final = re.compile(r"[\w.:/@+-]{1,100}", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,9}) members?\b", re.ASCII)
+_LOW: Final = 29
+"""The most that STIX's words for confidence call low."""
 _MOST_ROWS: Final = 20
 _MOST_CHARACTERS: Final = 200
 
@@ -158,6 +160,12 @@ TAKEN: Final = (
 )
 """What the estimate of what was taken counts, and what it does not."""
 
+PURPOSE: Final = (
+    "That accounts belong together does not say who runs them, or what for. Extraction of a model "
+    "is the likely reading of many accounts that act as one, not a finding."
+)
+"""What nothing measures."""
+
 LIMITS: Final = (
     (
         "The q value is the share of false ones to expect among groups that score at least as "
@@ -168,10 +176,7 @@ LIMITS: Final = (
         "of one tool or of one network can be linked too. For that reason one family of layers "
         "alone scores at most 55, two at most 90."
     ),
-    (
-        "That accounts belong together does not say who runs them, or what for. Extraction of a "
-        "model is the likely reading of many accounts that act as one, not a finding."
-    ),
+    PURPOSE,
     (
         "A member may be an honest customer who is there by coincidence: decide on no account by "
         "this report alone."
@@ -312,6 +317,19 @@ def confidence_told(campaign: Campaign) -> str:
         else "half the score, as nobody has confirmed it"
     )
     return f"Confidence {confidence(campaign)} of 100: {how}."
+
+
+def purpose_confidence(campaign: Campaign) -> int:
+    """Return 0 to 100 for what it is for: low at most, as nothing measures that."""
+    return min(confidence(campaign), _LOW)
+
+
+def verdict(campaign: Campaign) -> Event | None:
+    """Return the last word of a person on whether it is a campaign, as far as it still holds."""
+    spoken = {CampaignState.CONFIRMED: "confirmed", CampaignState.DISMISSED: "dismissed"}
+    wanted = spoken.get(campaign.state)
+    said = (event for event in reversed(campaign.history) if event.what == wanted)
+    return next(said, None)
 
 
 def members(campaign: Campaign) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size:
 caption { text-align: left; color: var(--dim); }
 th, td { text-align: left; border-bottom: 1px solid var(--line); padding: .25rem .5rem .25rem 0;
   vertical-align: top; overflow-wrap: anywhere; }
+th { overflow-wrap: normal; }
 svg { width: 100%; height: auto; font-size: 13px; } svg text { fill: var(--ink); }
 .bar { fill: var(--bar); } .track { fill: var(--track); }
 .grid { stroke: var(--line); } .step { fill: none; stroke: var(--bar); stroke-width: 3; }

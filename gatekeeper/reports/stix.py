@@ -57,10 +57,11 @@ class _Maker:
             relationship_type="uses",
             source_ref=campaign.id,
             target_ref=pattern.id,
-            confidence=content.confidence(self._campaign),
+            description=content.PURPOSE,
+            confidence=content.purpose_confidence(self._campaign),
             **self._common(),
         )
-        told: list[Any] = [campaign, pattern, uses, self._note(campaign)]
+        told: list[Any] = [campaign, pattern, uses, self._note(campaign), *self._opinion(campaign)]
         if Include.MEMBERS in self._options.include and content.members(self._campaign):
             told.extend(self._observed(campaign))
         yield from told
@@ -116,6 +117,21 @@ class _Maker:
                 (figures, content.confidence_told(self._campaign), *content.LIMITS)
             ),
             object_refs=[campaign.id],
+            **self._common(),
+        )
+
+    def _opinion(self, campaign: Any) -> Iterator[Any]:
+        said = content.verdict(self._campaign)
+        if said is None:
+            return
+        people: dict[str, Any] = {}
+        if Include.PEOPLE in self._options.include:
+            people = {"authors": [printable(said.by)], "explanation": printable(said.detail)}
+        yield stix2.Opinion(
+            id=self._id("opinion"),
+            opinion="agree" if said.what == "confirmed" else "disagree",
+            object_refs=[campaign.id],
+            **{name: told for name, told in people.items() if told},
             **self._common(),
         )
 
@@ -202,6 +218,7 @@ class _Maker:
             "created": _time(self._campaign.since) if own else _FIRST,
             "modified": max(_time(self._made_at), _FIRST),
             "created_by_ref": self._author,
+            "lang": "en",
             "object_marking_refs": self._marked,
         }
 

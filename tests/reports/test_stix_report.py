@@ -10,7 +10,7 @@ import stix2
 from support.campaigns import AT, campaign, group
 from support.reported import ADMIN, DIGEST, MEMBERS, REASON, hostile
 
-from gatekeeper.policy.campaigns import CampaignState
+from gatekeeper.policy.campaigns import CampaignState, Event
 from gatekeeper.reports.content import Include, ReportOptions, Tlp
 from gatekeeper.reports.stix import stix_report
 
@@ -39,9 +39,10 @@ def test_what_is_in_it() -> None:
         "attack-pattern",
         "relationship",
         "note",
+        "opinion",
         "report",
     ]
-    _, author, told, pattern, uses, note, report = found.objects
+    _, author, told, pattern, uses, note, opinion, report = found.objects
     assert (uses.source_ref, uses.relationship_type, uses.target_ref) == (
         told.id, "uses", pattern.id,
     )  # fmt: skip
@@ -50,9 +51,13 @@ def test_what_is_in_it() -> None:
     assert set(report.object_refs) == {each.id for each in found.objects[1:-1]}
     assert "2,345 output tokens" in report.description
     assert told.confidence == report.confidence == 90
+    assert uses.confidence == 29
+    assert "not a finding" in uses.description
+    assert (opinion.opinion, opinion.object_refs) == ("agree", [told.id])
     assert {each.created_by_ref for each in found.objects[2:]} == {author.id}
     for each in found.objects[1:]:
         assert each.created <= each.modified
+        assert each.lang == "en"
 
 
 def test_confidence_is_bounded() -> None:
@@ -62,6 +67,22 @@ def test_confidence_is_bounded() -> None:
         assert told.confidence == expected
     (told,) = of_type(bundle(campaign(group(score=900.0))), "campaign")
     assert told.confidence == 50
+
+
+def test_the_word_of_a_person_is_an_opinion() -> None:
+    """As long as it holds; whose it is, and why, only where people are included."""
+    dismissed = hostile(
+        state=CampaignState.DISMISSED,
+        history=(Event(AT, "confirmed", "", "bob"), Event(AT, "dismissed", REASON, ADMIN)),
+    )
+    (silent,) = of_type(bundle(dismissed), "opinion")
+    assert silent.opinion == "disagree"
+    assert "authors" not in silent
+    assert "explanation" not in silent
+    (told,) = of_type(bundle(dismissed, Include.PEOPLE), "opinion")
+    assert (told.authors, told.explanation) == ([ADMIN], REASON)
+    assert of_type(bundle(hostile(state=CampaignState.PROPOSED)), "opinion") == []
+    assert of_type(bundle(hostile(history=())), "opinion") == []
 
 
 @pytest.mark.parametrize(
