@@ -5,7 +5,7 @@ ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
 # tracing.txt is run.txt and the exporter of traces; run.txt leaves that out, and exact-tokens.txt
-# adds the exact tokenizer.
+# adds the exact tokenizer, stix.txt the STIX bundles of reports.
 ARG REQUIREMENTS=tracing.txt
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -123,7 +123,7 @@ LOCK := $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --no-
 
 .PHONY: lock
 lock: $(DEV_READY) ## Pin requirements anew after a change in pyproject.toml (UPGRADE=1: newer releases)
-	cd requirements && touch run.txt watcher.txt tracing.txt exact-tokens.txt dev.txt build.txt
+	cd requirements && touch run.txt watcher.txt tracing.txt exact-tokens.txt stix.txt dev.txt build.txt
 	$(LOCK) --output-file requirements/run.txt pyproject.toml
 	cat requirements/run.txt >>requirements/watcher.txt
 	$(LOCK) --extra watcher --output-file requirements/watcher.txt pyproject.toml
@@ -131,7 +131,9 @@ lock: $(DEV_READY) ## Pin requirements anew after a change in pyproject.toml (UP
 	$(LOCK) --extra tracing --output-file requirements/tracing.txt pyproject.toml
 	cat requirements/tracing.txt >>requirements/exact-tokens.txt
 	$(LOCK) --extra tracing --extra exact-tokens --output-file requirements/exact-tokens.txt pyproject.toml
-	cat requirements/exact-tokens.txt requirements/watcher.txt >>requirements/dev.txt
+	cat requirements/run.txt >>requirements/stix.txt
+	$(LOCK) --extra stix --output-file requirements/stix.txt pyproject.toml
+	cat requirements/exact-tokens.txt requirements/watcher.txt requirements/stix.txt >>requirements/dev.txt
 	$(LOCK) --all-extras --output-file requirements/dev.txt pyproject.toml
 	cat requirements/dev.txt >requirements/build.txt
 	$(LOCK) --only-build-deps --build-deps-for editable --output-file requirements/build.txt pyproject.toml

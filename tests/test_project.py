@@ -61,6 +61,7 @@ def declared(*extras: str) -> list[Requirement]:
         ("watcher.txt", ("watcher",)),
         ("tracing.txt", ("tracing",)),
         ("exact-tokens.txt", ("tracing", "exact-tokens")),
+        ("stix.txt", ("stix",)),
         ("dev.txt", tuple(EXTRAS)),
     ],
 )
@@ -77,14 +78,18 @@ def test_requirement_files_agree_with_each_other() -> None:
     run, dev, build = pins("run.txt"), pins("dev.txt"), pins("build.txt")
     tracing, exact = pins("tracing.txt"), pins("exact-tokens.txt")
     assert run.items() <= tracing.items() <= exact.items() <= dev.items()
-    assert run.items() <= pins("watcher.txt").items() <= dev.items()
+    for extra in ("watcher.txt", "stix.txt"):
+        assert run.items() <= pins(extra).items() <= dev.items()
     assert {**dev, **build} == {**build, **dev}
     assert "hatchling" in build
 
 
 @pytest.mark.parametrize(
     "name",
-    ["run.txt", "watcher.txt", "tracing.txt", "exact-tokens.txt", "dev.txt", "build.txt"],
+    [
+        *("run.txt", "watcher.txt", "tracing.txt", "exact-tokens.txt", "stix.txt", "dev.txt"),
+        "build.txt",
+    ],
 )
 def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     """No line names an index, a file or an option; every pin has a SHA-256."""
