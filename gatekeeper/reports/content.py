@@ -338,10 +338,10 @@ def members(campaign: Campaign) -> tuple[str, ...]:
 
 
 def summary(campaign: Campaign) -> str:
-    """Say in a sentence what was found."""
-    count, kinds = len(campaign.group.members), len(shared_kinds(campaign))
+    """Say in a sentence what was found, and by what."""
+    count, kinds = len(campaign.group.members), [row.kind for row in shared_kinds(campaign)]
     accounts = "This account shares" if count == 1 else f"These {count:,} accounts share"
     if not kinds:
         return f"{accounts} nothing that is still kept."
-    things = "1 kind of thing" if kinds == 1 else f"{kinds} kinds of things"
-    return f"{accounts} {things} that strangers do not."
+    things = "1 kind of thing" if len(kinds) == 1 else f"{len(kinds)} kinds of things"
+    return f"{accounts} {things} that strangers do not: {'; '.join(kinds)}."

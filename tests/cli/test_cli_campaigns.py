@@ -80,7 +80,7 @@ def test_one_is_shown_with_why(run: Run, out: Path) -> None:
     """What is shared, how sure that is, and its history; no text moves the terminal."""
     told = run("campaigns", "show", ID).stdout
     for words in (
-        "These 10 accounts share 2 kinds of things that strangers do not.",
+        "These 10 accounts share 2 kinds of things that strangers do not: network addresses; ",
         "90 of 100, q value 0.01",
         "address, scaffold",
         "network addresses",
