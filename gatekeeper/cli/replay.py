@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 _OUT_BUFFER: Final = 1 << 20
-_EVERY_S: Final = 3_600.0
+_EVERY_S: Final = 10_800.0
 
 
 @click.command()

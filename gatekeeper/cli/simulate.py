@@ -132,7 +132,7 @@ def _scenario(file: Path, seed: int | None, days: int | None) -> Scenario:
     if seed is not None:
         changes["seed"] = seed
     if days is not None:
-        changes |= {"days": days, "first_day": min(found.first_day, days - 1)}
+        changes |= {"days": days, "first_day": min(found.first_day, days // 4)}
     return msgspec.structs.replace(found, **changes)
 
 
