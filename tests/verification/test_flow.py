@@ -240,6 +240,22 @@ async def test_h39_a_webhook_during_the_first_opening(records: Records) -> None:
     assert await node.flow.take_webhook({}, b"e1 s0", AT) is WebhookOutcome.APPLIED
 
 
+async def test_who_is_told_verified_is_let_through_here(records: Records) -> None:
+    """Another's webhook was faster, before or during the look: this node sees its work first."""
+    clinic = Clinic()
+    one, two = Node(records, clinic), Node(records, clinic)
+    await one.open()
+    (pending,) = await one.flow.cases.page()
+    await one.flow.look(pending, AT + 60)
+    assert one.refreshed == 0
+    clinic.put("s0", VendorState.APPROVED)
+    assert await two.flow.take_webhook({}, b"e1 s0", AT + 60) is WebhookOutcome.APPLIED
+    for case in (pending, *await one.flow.cases.page()):
+        before = one.refreshed
+        assert (await one.flow.look(case, AT + 120)).state is CaseState.VERIFIED
+        assert one.refreshed == before + 1
+
+
 async def test_a_try_that_was_overtaken(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """When another try began while this one was being started, the caller is asked to repeat."""
     node = Node(records, Clinic())
