@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from aiohttp.web import BaseRequest
+    from multidict import CIMultiDictProxy
 
     from gatekeeper.facts.address import ClientAddress, TrustedProxies
     from gatekeeper.policy.words import CredentialKind
@@ -52,6 +53,10 @@ class Door:
         protocol = request.protocol
         proxied = getattr(protocol, "proxied", None)
         peer = getattr(protocol, "peer", "") if proxied is None else str(proxied)
+        return self.client_at(peer, request.headers)
+
+    def client_at(self, peer: str, headers: CIMultiDictProxy[str]) -> ClientAddress:
+        """Return where a request with these headers comes from, if this peer sent it."""
         header = _FORWARDED_LINES.get(self.forwarded_header)
-        lines = () if header is None else tuple(request.headers.getall(header, ()))
+        lines = () if header is None else tuple(headers.getall(header, ()))
         return self.locate(peer, lines)

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _BRIDGED: Final = 0.5
 """Part of a clique that must have something in common with the rest of its group."""
-
-
 _ROUNDS: Final = 40
 """Times that a group is split at most."""
 

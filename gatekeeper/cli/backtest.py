@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from gatekeeper.cli.common import MISTAKES, day, give_up, json_option, table
+from gatekeeper.cli.common import MISTAKES, day, give_up, json_option, progress_bar, table
 from gatekeeper.rehearsal.backtest import Backtester
 from gatekeeper.storage.decision_files import decision_files, records_in
 from gatekeeper.storage.rule_store import read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from rich.progress import Progress
 
     from gatekeeper.rehearsal.backtest import Backtest, Changed
 
@@ -57,8 +57,7 @@ def backtest(*, rules_dir: Path, log: Path, as_json: bool) -> None:
     if not files:
         click.echo(f"{log} has no files of a decision log (decisions-*.jsonl).", err=True)
         raise SystemExit(MISTAKES)
-    shown = Console(stderr=True)
-    with Progress(console=shown, disable=not shown.is_terminal) as progress:
+    with progress_bar("file {task.completed} of {task.total}") as progress:
         found = asyncio.run(Backtester(rules).take(_read(files, progress)))
     if not found.decisions:
         wrong = f": {found.unreadable[0]}" if found.unreadable else "."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from gatekeeper.settings.load import FILE_VARIABLE, load_settings
@@ -55,6 +56,20 @@ def console() -> Console:
     """Return the console that results go to; piped, they have no colours and no line is folded."""
     piped = not sys.stdout.isatty()
     return Console(width=_NO_FOLD if piped else None, soft_wrap=piped, highlight=False)
+
+
+def progress_bar(*more: str) -> Progress:
+    """Return a bar on standard error, with columns of text; piped, there is none."""
+    shown = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *map(TextColumn, more),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=shown,
+        disable=not shown.is_terminal,
+    )
 
 
 def give_up(mistakes: Iterable[Mistake]) -> NoReturn:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gatekeeper.cli.common import (
     FAILED,
@@ -21,6 +19,7 @@ from gatekeeper.cli.common import (
     day,
     give_up,
     json_option,
+    progress_bar,
     settings_from,
     settings_option,
     table,
@@ -42,6 +41,8 @@ from gatekeeper.storage.secrets import derive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.progress import Progress
 
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.rehearsal.watching import Watching
@@ -159,26 +160,12 @@ async def _replay(
         stack.callback(aside.unlink, missing_ok=True)
         out = stack.enter_context(aside.open("wb", buffering=_OUT_BUFFER))
         size = traffic.stat().st_size
-        with _progress() as progress:
+        with progress_bar("{task.percentage:>3.0f} %") as progress:
             told = _followed(lines_of(traffic, lines), plain, size, progress)
             summary = await replayed(told, engine, people, watching, out.write)
         out.close()
         aside.replace(out_file)
     return summary
-
-
-def _progress() -> Progress:
-    """Return a bar on standard error; piped, there is none."""
-    shown = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=shown,
-        disable=not shown.is_terminal,
-    )
 
 
 def _followed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
     give_up,
     json_option,
+    progress_bar,
     settings_from,
     settings_option,
     table,
@@ -139,15 +137,16 @@ def _scenario(file: Path, seed: int | None, days: int | None) -> Scenario:
 def _run(
     scenario: Scenario, settings: Settings, rules: RuleSet, *, view: str, every_s: float
 ) -> LoopTrial | ColumnTrial:
-    from gatekeeper.trials.columns import column_trial  # noqa: PLC0415 - loads the extra
+    from gatekeeper.trials.columns import LOOKS_H, column_trial  # noqa: PLC0415 - loads the extra
     from gatekeeper.trials.loop import loop_trial  # noqa: PLC0415 - loads the extra
 
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="gatekeeper-simulate-"))
         )
-        progress = stack.enter_context(_progress())
-        task = progress.add_task(f"Simulating {scenario.name}", total=scenario.days)
+        progress = stack.enter_context(progress_bar("day {task.completed} of {task.total}"))
+        days = scenario.days if view == "loop" else scenario.first_day + max(LOOKS_H) // 24
+        task = progress.add_task(f"Simulating {scenario.name}", total=days)
         if view == "columns":
             return column_trial(
                 scenario, rules, folder, progress=lambda day: progress.update(task, completed=day)
@@ -164,19 +163,6 @@ def _run(
         )
 
 
-def _progress() -> Progress:
-    shown = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("day {task.completed} of {task.total}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=shown,
-        disable=not shown.is_terminal,
-    )
-
-
 def _harm(trial: LoopTrial | ColumnTrial) -> dict[str, Any]:
     return getattr(trial, "harm", {})
 
@@ -187,4 +173,4 @@ def _tell(trial: LoopTrial | ColumnTrial) -> None:
 
     kind = "closed loop" if isinstance(trial, LoopTrial) else "detector alone"
     table(f"{trial.scenario}: {kind}, seed {trial.seed}", ("what", "measured"), rows_of(trial))
-    click.echo(json.dumps({"calls": trial.calls, "seconds": round(trial.seconds, 1)}))
+    click.echo(f"{trial.calls} calls in {trial.seconds:.0f} s")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from gatekeeper.policy.decide import conclude, judge
+from gatekeeper.policy.decide import conclude, judge, stops
 from gatekeeper.policy.limit_plan import LimitPlanner
 from gatekeeper.policy.model import Moment, Usage
 from gatekeeper.policy.record import from_record
@@ -24,13 +24,14 @@ from gatekeeper.storage.limiter_memory import MemoryLimiter
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gatekeeper.policy.model import Facts
+    from gatekeeper.policy.model import Decision, Facts, LimitStatus
     from gatekeeper.policy.record import Recorded
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.storage.limiter import Reservation
 
 _MOST_CELLS: Final = 5_000_000
 _MICRO: Final = 1_000_000
+_HOLD_S: Final = 7_200.0
 _MOST_UNREADABLE: Final = 20
 
 
@@ -93,42 +94,38 @@ class Backtester:
     async def _judge(self, record: Mapping[str, Any]) -> None:
         found, recorded = self.found, from_record(record)
         if isinstance(recorded, str):
-            if len(found.unreadable) < _MOST_UNREADABLE:
-                found.unreadable.append(recorded)
+            self._unreadable(recorded)
             return
         found.decisions += 1
-        had = record.get("enforced") is False or recorded.verdict is Verdict.ALLOW
-        verdict, reason = await self._again(recorded)
+        had = recorded.verdict is Verdict.ALLOW or record.get("enforced") is False
+        again = await self._again(recorded)
         found.before[recorded.verdict.word] += 1
-        found.after[verdict.word] += 1
-        has = verdict is Verdict.ALLOW or (
-            record.get("enforced") is False and recorded.mode is GateMode.OBSERVE
-        )
-        if had and not has:
-            found.refused[recorded.facts.account.id].note(reason, recorded.facts.at)
-        elif has and not had:
-            why = str(record.get("reason"))
-            found.admitted[recorded.facts.account.id].note(why, recorded.facts.at)
+        found.after[again.verdict.word] += 1
+        facts = recorded.facts
+        if had and not again.admits:
+            found.refused[facts.account.id].note(str(again.reason), facts.at)
+        elif again.admits and not had:
+            found.admitted[facts.account.id].note(str(record.get("reason")), facts.at)
 
-    async def _again(self, recorded: Recorded) -> tuple[Verdict, str]:
-        rules, facts, at = self._rules, _as_held(recorded), self._moment(recorded.facts.at)
+    async def _again(self, recorded: Recorded) -> Decision:
         if recorded.outright is not None:
-            decision = recorded.replay(rules)
-            return decision.verdict, str(decision.reason)
+            return recorded.replay(self._rules)
+        rules, facts, at = self._rules, _as_held(recorded), self._moment(recorded.facts.at)
         standing = judge(facts, rules, mode=recorded.mode)
-        statuses: tuple[Any, ...] = ()
-        if standing.admits and recorded.mode is not GateMode.BYPASS:
+        statuses: tuple[LimitStatus, ...] = ()
+        held: Reservation | None = None
+        if not stops(standing, mode=recorded.mode) and recorded.mode is not GateMode.BYPASS:
             claims = self._planner.claims(facts, standing, view_of(facts))
             reserved = await self._limiter.reserve(claims, at, _HOLD_S, recorded.id)
-            statuses = reserved.statuses
-            if reserved.held is not None:
-                self._held[recorded.id] = reserved.held
+            statuses, held = reserved.statuses, reserved.held
         decision = conclude(
             standing, statuses, rules, decision_id=recorded.id, at=facts.at, mode=recorded.mode
         )
-        if decision.verdict is not Verdict.ALLOW and recorded.id in self._held:
-            await self._limiter.cancel(self._held.pop(recorded.id), at)
-        return decision.verdict, str(decision.reason)
+        if held is not None and decision.admits:
+            self._held[recorded.id] = held
+        elif held is not None:
+            await self._limiter.cancel(held, at)
+        return decision
 
     async def _settle(self, record: Mapping[str, Any]) -> None:
         held = self._held.pop(str(record.get("id")), None)
@@ -138,9 +135,13 @@ class Backtester:
             used = msgspec.convert(record.get("usage") or {}, Usage)
             at = self._moment(msgspec.convert(record.get("at"), float))
         except msgspec.ValidationError:
-            self.found.unreadable.append("An outcome is damaged.")
+            self._unreadable("An outcome is damaged.")
             return
         await self._limiter.settle(held, used, at)
+
+    def _unreadable(self, why: str) -> None:
+        if len(self.found.unreadable) < _MOST_UNREADABLE:
+            self.found.unreadable.append(why)
 
     def _moment(self, at: float) -> Moment:
         """Return both clocks; lines of several processes need not be in order to the second."""
@@ -148,9 +149,6 @@ class Backtester:
             self._began = at
         self._now = max(self._now, at)
         return Moment(at, int((self._now - self._began) * _MICRO))
-
-
-_HOLD_S: Final = 7_200.0
 
 
 def _as_held(recorded: Recorded) -> Facts:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from gatekeeper.dialects.base import Ask, Dialect
     from gatekeeper.door import Door
-    from gatekeeper.facts.address import ClientAddress
     from gatekeeper.facts.credentials import Authenticator
     from gatekeeper.facts.replica import Replica
     from gatekeeper.facts.traits import TraitMaker
@@ -115,11 +114,9 @@ class Engine:
     async def decide(self, call: RecordedCall) -> Rehearsed:
         """Judge one call, hold and settle its limits, and record it."""
         at = self._moment(call.at)
-        now = self.snapshot
         self.decided += 1
-        case = Case(f"dec_{int(call.at * 1_000):012x}{self.decided:016x}", at, now)
-        client = self.door.locate(call.remote, ())
-        return await self._judged(case, call, client)
+        case = Case(f"dec_{int(call.at * 1_000):012x}{self.decided:016x}", at, self.snapshot)
+        return await self._judged(case, call)
 
     def _moment(self, at: float) -> Moment:
         """Return both clocks; that of the limits never goes back, whatever a recording says."""
@@ -128,11 +125,12 @@ class Engine:
         self._now = max(self._now, at)
         return Moment(at, max(0, int((self._now - self._began) * _MICRO)))
 
-    async def _judged(self, case: Case, call: RecordedCall, client: ClientAddress) -> Rehearsed:
+    async def _judged(self, case: Case, call: RecordedCall) -> Rehearsed:
         now, unix_s = case.now, case.at.unix_s
         headers = CIMultiDict(call.headers)
         headers.setdefault("host", _HOST)
         heard = Heard(call.method, call.path, CIMultiDictProxy(headers))
+        client = self.door.client_at(call.remote, heard.headers)
         network = now.network.observe_client(client)
         head = read_head(heard, self.settings.name)
         credential, account = self._who(call, heard, unix_s)

@@ -41,7 +41,7 @@ class Adversary(StrEnum):
     I = "i"  # noqa: E741 - the letter that all tables use
     """As A; an account that is refused for good is replaced at once."""
     J = "j"
-    """As B, in cells that share nothing but their operator's tasks and hours."""
+    """As B, in cells with scaffolds of their own; cards and mail may reach over a border."""
     K = "k"
     """As A, half of the traffic of each account through another gate."""
     L = "l"

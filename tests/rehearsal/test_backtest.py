@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 RULES = Path(__file__).parents[2] / "rules"
 
 
-def log_of(folder: Path, calls: Iterable[dict[str, Any]], rules: Path = RULES) -> Path:
+def log_of(folder: Path, calls: Iterable[dict[str, Any]], rules: Path = RULES, **how: Any) -> Path:
     """Decide calls by the shipped rules; return the directory of the decision log."""
     read = read_rules(rules)
     assert not isinstance(read, list)
-    engine = engine_of(Settings(), read, at=START)
+    engine = engine_of(Settings(**how), read, at=START)
     lines: list[bytes] = []
     engine.log = lines.append
 
@@ -114,6 +114,18 @@ def test_an_embargo_that_is_lifted_admits(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Newly admitted" in result.stdout
     assert "region_not_supported" in result.stdout
+
+
+def test_what_observe_mode_lets_through_is_admitted(tmp_path: Path) -> None:
+    """Whoever is over a limit goes on there, and whom an embargo names does not."""
+    log = log_of(tmp_path, calls(), mode="observe")
+    told = json.loads(backtest(RULES, log, "--json").stdout)
+    assert told["after"]["rate_limited"] > 50
+    assert (told["newly_refused"], told["newly_admitted"]) == ([], [])
+    every = changed_rules(tmp_path, "embargo.yaml", "countries: [KP]", "countries: [KP, US]")
+    told = json.loads(backtest(every, log, "--json").stdout)
+    assert sum(each["calls"] for each in told["newly_refused"]) == told["decisions"]
+    assert told["newly_admitted"] == []
 
 
 def test_what_cannot_be_judged_is_told(tmp_path: Path) -> None:

@@ -142,6 +142,17 @@ def test_an_account_exists_from_when_it_was_made(tmp_path: Path) -> None:
         assert ("rate_limited" in {each["verdict"] for each in told}) is limited
 
 
+def test_proxies_are_believed_as_the_settings_say(tmp_path: Path) -> None:
+    """A recording behind a balancer has its address as peer, and the caller's in a header."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("listeners: [{trusted_proxies: [73.4.5.6]}]")
+    behind = {"X-Forwarded-For": "175.45.176.1"}
+    calls = [CALL | {"headers": behind}, CALL]
+    for more, first in (((), "allow"), (("--settings", str(settings)), "embargoed")):
+        _, told = run(tmp_path, calls, [ACCOUNT], "--no-watch", *more)
+        assert [each["verdict"] for each in told] == [first, "allow"]
+
+
 def test_limits_go_by_what_was_used(tmp_path: Path) -> None:
     """The usage of the response is charged: without room the next call waits."""
     spent = CALL | {"response": {"status": 200, "usage": {"prompt_tokens": 10**7}}}
@@ -224,7 +235,7 @@ def test_wrong_accounts_are_told_and_nothing_is_written(
     result = invoke(traffic, people, out, "--no-watch")
     assert result.exit_code == 2
     assert said in result.stderr
-    assert list(tmp_path.iterdir()) == [traffic, people] or not out.exists()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.jsonl", "t.jsonl"]
 
 
 def test_damaged_packed_traffic_leaves_no_decisions(tmp_path: Path) -> None:
