@@ -52,6 +52,7 @@ def main() -> None:
         nargs="+",
         default=["columns", "loop", "page"],
     )
+    parser.add_argument("--days", type=int, default=LOOP_DAYS, help="days of the closed loop")
     arguments = parser.parse_args()
     rules = read_rules(ROOT / "rules")
     if isinstance(rules, list):
@@ -67,7 +68,7 @@ def main() -> None:
             if "columns" in arguments.view:
                 _columns(arguments.work, scenario, rules)
             if "loop" in arguments.view:
-                _loop(arguments.work, scenario, rules)
+                _loop(arguments.work, scenario, rules, arguments.days)
     if "page" in arguments.view:
         page = page_of(arguments.work)
         (ROOT / "docs" / "detection.md").write_text(page, "utf-8")
@@ -84,11 +85,11 @@ def _columns(work: Path, scenario: Scenario, rules: Any) -> None:
     )
 
 
-def _loop(work: Path, scenario: Scenario, rules: Any) -> None:
-    scenario = msgspec.structs.replace(scenario, days=LOOP_DAYS, first_day=LOOP_FIRST)
+def _loop(work: Path, scenario: Scenario, rules: Any, days: int) -> None:
+    scenario = msgspec.structs.replace(scenario, days=days, first_day=LOOP_FIRST)
     with tempfile.TemporaryDirectory(dir=work) as folder:
         _once(
-            work / f"loop-{scenario.name}-{scenario.seed}.json",
+            work / f"loop-{scenario.name}-{days}-{scenario.seed}.json",
             lambda: asyncio.run(loop_trial(scenario, Settings(), rules, Path(folder))),
         )
 
@@ -124,8 +125,13 @@ def page_of(work: Path) -> str:
         "through two gates (one engine decides for both).",
         "",
         *_columns_told(columns),
-        *_loops_told(loops),
     ]
+    every = [each for some in loops.values() for each in some]
+    for days in sorted({each.days for each in every}):
+        of_days = {
+            name: [each for each in some if each.days == days] for name, some in loops.items()
+        }
+        lines += _loops_told(of_days, days)
     return "\n".join(lines) + "\n"
 
 
@@ -199,16 +205,14 @@ def _flagged(every: list[ColumnTrial]) -> list[str]:
     ]
 
 
-def _loops_told(trials: dict[str, list[LoopTrial]]) -> list[str]:
+def _loops_told(trials: dict[str, list[LoopTrial]], days: int) -> list[str]:
     every = [each for some in trials.values() for each in some]
-    if not every:
-        return []
     seconds = sum(each.seconds for each in every)
     calls = sum(each.calls for each in every)
     lines = [
-        "## The closed loop",
+        f"## The closed loop, {days} days",
         "",
-        f"250 accounts among {every[0].honest:,} honest ones (1:100), {LOOP_DAYS} days, the campaign",
+        f"250 accounts among {every[0].honest:,} honest ones (1:100), {days} days, the campaign",
         f"from day {LOOP_FIRST} on, the watcher every six hours, through the gate's own code:",
         f"{calls:,} calls in {seconds / 60:.0f} minutes of CPU. The share leaked over {FULL_DAYS} days",
         "is what came through in all, of what the campaign would have asked for in as many days: it",
@@ -227,7 +231,7 @@ def _loops_told(trials: dict[str, list[LoopTrial]]) -> list[str]:
             for what in ("stepped_up", "throttled", "shaped", "refused")
         }
         asked = sum(each.leaked.whole for each in some)
-        full = asked / (LOOP_DAYS - LOOP_FIRST) * FULL_DAYS
+        full = asked / (days - LOOP_FIRST) * FULL_DAYS
         leaked = Share.sum(each.leaked for each in some)
         hours = ["never" if each.hours is None else f"{each.hours:.0f}" for each in some]
         if name == "none":

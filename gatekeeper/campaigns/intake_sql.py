@@ -9,8 +9,8 @@ _TRAITS: Final = """STRUCT(epoch VARCHAR, client BIGINT, headers BIGINT, "system
 _FACTS: Final = f"""STRUCT(
  network STRUCT(address_key VARCHAR, prefix_key VARCHAR, asn INTEGER, kind VARCHAR,
   country VARCHAR, registered_egress BOOLEAN),
- account STRUCT(id VARCHAR, organization VARCHAR, tier VARCHAR, assurance VARCHAR,
-  created_at DOUBLE, payment BIGINT, signup BIGINT, mail BIGINT),
+ account STRUCT(id VARCHAR, organization VARCHAR, organization_verified BOOLEAN, tier VARCHAR,
+  assurance VARCHAR, created_at DOUBLE, payment BIGINT, signup BIGINT, mail BIGINT),
  call STRUCT(model VARCHAR, input_tokens BIGINT, max_output_tokens BIGINT, asks VARCHAR[],
   capabilities VARCHAR[]),
  traits {_TRAITS}[], campaign STRUCT(id VARCHAR, stage VARCHAR))"""
@@ -30,7 +30,8 @@ CREATE OR REPLACE TEMP TABLE sightings_new AS
 WITH calls AS (
  SELECT *, unnest(facts.traits) AS trait FROM loaded
  WHERE kind = 'decision' AND "at" >= ? AND "at" <= 4e9 AND facts.account.id IS NOT NULL)
-SELECT "at", id, facts.account.id AS account, facts.account.organization AS organization,
+SELECT "at", id, facts.account.id AS account,
+ CASE WHEN facts.account.organization_verified THEN facts.account.organization END AS organization,
  coalesce(facts.account.assurance, 'none') AS assurance,
  coalesce(facts.account.tier, 'standard') AS tier, facts.account.created_at AS created_at,
  coalesce(facts.account.payment, 0) AS payment, coalesce(facts.account.signup, 0) AS signup,
@@ -51,7 +52,10 @@ SELECT "at", id, facts.account.id AS account, facts.account.organization AS orga
  facts.campaign.id AS campaign, facts.campaign.stage AS stage
 FROM calls LEFT JOIN outcomes_new AS settled USING (id) WHERE trait.epoch IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY id, epoch ORDER BY "at") = 1"""
-"""One row for each epoch of a call that was read; its parameter is the oldest time kept."""
+"""One row for each epoch of a call that was read; its parameter is the oldest time kept.
+
+Only verified organizations are told: others shelter nobody.
+"""
 
 DROP_SEEN: Final = """DELETE FROM sightings_new USING (
  SELECT id, epoch FROM read_parquet(?, hive_partitioning = false)

@@ -21,7 +21,7 @@ from gatekeeper.storage.campaigns import CampaignConflictError
 from gatekeeper.storage.database import RecordsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from gatekeeper.campaigns.intake import Taken
@@ -53,6 +53,11 @@ class Found(Protocol):
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups."""
+        ...
+
+    @property
+    def typical_calls_per_day(self) -> float:
+        """Calls that an ordinary account makes on a day."""
         ...
 
 
@@ -93,6 +98,8 @@ class Ran:
     campaigns: int
     """Campaigns that are contained in any way afterwards."""
     changed: int
+    typical_calls_per_day: float
+    """Calls of an account in no group, on a day on which it calls at all: the median."""
     seconds: float
 
 
@@ -105,7 +112,7 @@ class Watcher:
     intake: Taking
     detector: Detecting
     campaigns: Campaigns
-    rules: Callable[[], RuleSet]
+    rules: Callable[[], Awaitable[RuleSet]]
     """Reads the rules in force, whose stages say how far campaigns are contained."""
     new_id: Callable[[], str]
     timer: Callable[[], float] = time.monotonic
@@ -116,7 +123,7 @@ class Watcher:
         taken = await asyncio.to_thread(self.intake.run, at)
         found = await asyncio.to_thread(self.detector.run, at)
         asked = await asyncio.to_thread(asked_for_identity, self.engine, self.directory)
-        rules = self.rules()
+        rules = await self.rules()
         for _ in range(_ATTEMPTS):
             book = await self.campaigns.all()
             proven = await self.campaigns.proven(at)
@@ -137,7 +144,12 @@ class Watcher:
                 continue  # an admin has judged one meanwhile: start from what they said
             contained = sum(each.state.contains for each in after)
             return Ran(
-                taken.sightings, len(found.groups), contained, len(changed), self.timer() - began
+                taken.sightings,
+                len(found.groups),
+                contained,
+                len(changed),
+                found.typical_calls_per_day,
+                self.timer() - began,
             )
         raise RecordsError("campaigns were written by others each time that the watcher tried")
 
@@ -176,6 +188,7 @@ async def keep_watching(
                 groups=ran.groups,
                 campaigns=ran.campaigns,
                 changed=ran.changed,
+                typical_calls_per_day=round(ran.typical_calls_per_day, 1),
                 seconds=round(ran.seconds, 3),
             )
 

@@ -22,13 +22,15 @@ from gatekeeper.cli.common import (
     settings_option,
     with_records,
 )
+from gatekeeper.policy.rules import parse_rules
 from gatekeeper.sources import StartError, load_rules, store_access
 from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.decision_stream import stream_key
+from gatekeeper.storage.rule_history import RuleHistory
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -104,7 +106,8 @@ async def _watch(settings: Settings, records: Records, *, once: bool, parent: in
                 raise WatchError(f"The run was not done: {error}") from error
             click.echo(
                 f"{ran.sightings} sightings, {ran.groups} groups, "
-                f"{ran.campaigns} campaigns contained, {ran.changed} changed"
+                f"{ran.campaigns} campaigns contained, {ran.changed} changed; "
+                f"an ordinary account makes {ran.typical_calls_per_day:.1f} calls a day"
             )
             return
         following = None if parent is None else asyncio.create_task(_follow(parent, stop))
@@ -150,22 +153,34 @@ def _watcher(
         ),
         Detector(directory, DetectionOptions(memory_mib=options.memory_mib)),
         CampaignBook(records.database),
-        _last_good_rules(settings),
+        rules_in_force(settings, RuleHistory(records.database)),
         lambda: f"cmp_{secrets.token_hex(6)}",
     )
 
 
-def _last_good_rules(settings: Settings) -> Callable[[], RuleSet]:
-    """Return what reads the rule files; while they are wrong, the last good ones hold."""
+def rules_in_force(settings: Settings, history: RuleHistory) -> Callable[[], Awaitable[RuleSet]]:
+    """Return what reads the rules that gates follow: those last activated, or else our files.
+
+    While these are wrong, the last good ones hold. It raises :class:`RecordsError` when the records
+    cannot be read.
+    """
     good = load_rules(settings)[1]
     log = structlog.get_logger("gatekeeper")
 
-    def read() -> RuleSet:
+    async def read() -> RuleSet:
         nonlocal good
+        latest = await history.latest()
+        if latest is not None and latest.revision == good.revision:
+            return good
+        texts = None if latest is None else await history.texts(latest.revision)
         try:
-            good = load_rules(settings)[1]
+            found = load_rules(settings)[1] if texts is None else parse_rules(texts)
         except StartError as error:
-            log.warning("rules_refused", mistakes=[str(each) for each in error.mistakes])
+            found = list(error.mistakes)
+        if isinstance(found, list):
+            log.warning("rules_refused", mistakes=[str(each) for each in found])
+        else:
+            good = found
         return good
 
     return read

@@ -139,7 +139,8 @@ class Authenticator:
         )
         if found.account_id is None:
             return credential, NOBODY
-        return credential, claimed(self._directory.account(found.account_id, at), credential)
+        account = claimed(self._directory.account(found.account_id, at), credential)
+        return credential, self._directory.vouched(account)
 
     def _opaque(self, secret: str, at: float) -> tuple[Credential, Account]:
         digest = hashlib.blake2b(

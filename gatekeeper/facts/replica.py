@@ -51,6 +51,7 @@ class Replica:
         self._assurance_ends: dict[str, float] = {}
         self._keys: dict[bytes, KeyEntry] = {}
         self._egress: dict[str, PrefixMap[bool]] = {}
+        self._verified: set[str] = set()
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     @property
@@ -69,7 +70,13 @@ class Replica:
             status = LookupStatus.UNKNOWN if self.failing else LookupStatus.MISS
             return Account(account_id, status=status)
         if account_id in self._assurance_ends and self._assurance_ends[account_id] <= at:
-            return replace(account, assurance=Assurance.NONE)
+            account = replace(account, assurance=Assurance.NONE)
+        return self.vouched(account)
+
+    def vouched(self, account: Account) -> Account:
+        """Return the account with whether its organization is verified."""
+        if account.organization in self._verified:
+            return replace(account, organization_verified=True)
         return account
 
     def placed(
@@ -124,7 +131,11 @@ class Replica:
         self._keys[row.digest] = KeyEntry(row.key_id, account_id, row.expires_at)
 
     def apply_organization(self, row: OrganizationRow) -> None:
-        """Take in from where an organization calls."""
+        """Take in whether an organization is verified, and from where it calls."""
+        if row.verified:
+            self._verified.add(row.id)
+        else:
+            self._verified.discard(row.id)
         # Checked when they were written: one that cannot be read was changed by hand, and is void.
         parsed = (parse_prefix(text) for text in row.egress)
         prefixes = [(prefix, True) for prefix in parsed if not isinstance(prefix, str)]

@@ -177,9 +177,9 @@ class Containment:
     ) -> CampaignFacts | None:
         """Return the campaign that a caller is in, or inherits.
 
-        Nobody is who has proven an identity, or belongs to an organization that the operator knows.
+        Nobody is who has proven an identity, or belongs to a verified organization.
         """
-        if account.assurance is not Assurance.NONE or account.organization is not None:
+        if account.assurance is not Assurance.NONE or account.organization_verified:
             return None
         campaign = self.members.get(account.id)
         mine = None if campaign is None else self._facts(self.campaigns[campaign], account.id)

@@ -109,6 +109,8 @@ class Account(Struct, frozen=True, gc=False, omit_defaults=True):
     known: bool = False
     """Whether a record of this account exists (an opaque key is known after its first 2xx)."""
     organization: str | None = None
+    organization_verified: bool = False
+    """Whether somebody has checked that the organization is who it says."""
     tier: Tier = Tier.STANDARD
     assurance: Assurance = Assurance.NONE
     created_at: float | None = None

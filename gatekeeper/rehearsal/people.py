@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from gatekeeper.policy.words import Assurance
+from gatekeeper.storage.organizations import OrganizationRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,9 +32,14 @@ class People:
         accounts: Iterable[AccountRow],
         responses: Mapping[str, Response],
     ) -> None:
-        """Of each account of ``responses`` it is known how it responds; others never do."""
+        """Of each account of ``responses`` it is known how it responds; others never do.
+
+        An organization that an account has is a verified one: nobody else would say so.
+        """
         self._replica = replica
         self._rows = {row.id: row for row in accounts}
+        for name in {row.organization for row in self._rows.values()} - {None}:
+            replica.apply_organization(OrganizationRow(str(name), str(name), verified=True))
         self._coming = sorted(
             self._rows.values(), key=lambda row: (row.created_at or 0.0, row.id), reverse=True
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from gatekeeper.policy.campaigns import Campaign
+    from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.rehearsal.engine import Engine
     from gatekeeper.rehearsal.people import People
 
@@ -81,7 +82,7 @@ class Watching:
             Intake(self._sql, directory, [self._logs], retention_days=_RETENTION_DAYS),
             Detector(directory, DetectionOptions()),
             self.book,
-            lambda: self._engine.snapshot.rules,
+            self._rules,
             self._new_id,
         )
         engine.log = self.write
@@ -120,6 +121,9 @@ class Watching:
         fresh = Containment.of_campaigns(contained, rules, self._probe_key)
         if fresh.revision != before.revision:
             self._engine.snapshot = replace(self._engine.snapshot, containment=fresh)
+
+    async def _rules(self) -> RuleSet:
+        return self._engine.snapshot.rules
 
     def _next_log(self) -> BinaryIO:
         self._files += 1

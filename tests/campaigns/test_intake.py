@@ -74,6 +74,23 @@ def test_each_epoch_of_a_read_call_is_a_sighting(tmp_path: Path) -> None:
     ]
 
 
+def test_only_verified_organizations_are_told(tmp_path: Path) -> None:
+    """One that nobody has checked does not make one node of its accounts, out of reach."""
+    lines = []
+    for name, changes in (
+        ("d1", {"organization": "acme"}),
+        ("d2", {"organization": "acme", "organization_verified": True}),
+        ("d3", {}),
+    ):
+        facts = builders.facts()
+        facts = replace(facts, traits=TRAITS[:1], account=replace(facts.account, **changes))
+        made = conclude(Standing(), (), RULES, decision_id=name, at=AT, mode=GateMode.ENFORCE)
+        lines.append(encode_record(to_record(made, facts, mode=GateMode.ENFORCE)))
+    log(tmp_path / "a", *lines)
+    take(tmp_path, tmp_path / "a")
+    assert seen(tmp_path, "id, organization") == [("d1", None), ("d2", "acme"), ("d3", None)]
+
+
 def test_the_next_run_takes_only_what_is_new(tmp_path: Path) -> None:
     """Of several directories; a torn last line waits until it is whole."""
     line = decision("d2")

@@ -69,13 +69,17 @@ def shipped() -> RuleSet:
 def watcher(directory: Path, book: Any, some: RuleSet | None = None) -> Watcher:
     """Return a watcher of sightings that are there already."""
     numbers, engine = count(1), duckdb.connect()
+
+    async def rules() -> RuleSet:
+        return shipped() if some is None else some
+
     return Watcher(
         directory,
         engine,
         Intake(engine, directory, (), retention_days=15),
         Detector(directory),
         book,
-        lambda: shipped() if some is None else some,
+        rules,
         lambda: f"cmp_{next(numbers):012x}",
     )
 
@@ -96,6 +100,7 @@ async def test_a_campaign_is_found_contained_and_known_again(
     runs = watcher(directory, book)
     ran = await runs.run(END)
     assert ran.campaigns == ran.changed >= 1
+    assert 1 <= ran.typical_calls_per_day <= 8
     found = await surest(book)
     members = [labels[member] for member in found.group.members]
     assert members.count("rotating") >= 114
@@ -224,7 +229,7 @@ async def test_a_run_that_fails_does_not_end_the_watch() -> None:
             runs.append(at)
             if len(runs) == 1:
                 raise RecordsError("gone")
-            return Ran(0, 0, 0, 0, 0.0)
+            return Ran(0, 0, 0, 0, 0.0, 0.0)
 
     failing: Any = Failing()
     watching = asyncio.create_task(keep_watching(failing, 0.01, stop, lambda: 5.0))

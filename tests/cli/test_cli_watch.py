@@ -17,14 +17,19 @@ from support.changes import replace
 
 from gatekeeper.campaigns.watch import alone
 from gatekeeper.cli import watch as command
+from gatekeeper.cli.watch import rules_in_force
 from gatekeeper.cli.watching import is_embedded, watch_beside
 from gatekeeper.policy.decide import conclude
 from gatekeeper.policy.model import Standing
 from gatekeeper.policy.record import to_record
+from gatekeeper.policy.rules import parse_rules
+from gatekeeper.policy.ruleset import RuleSet
 from gatekeeper.policy.traits import Traits
 from gatekeeper.policy.words import GateMode
 from gatekeeper.settings import Settings, Store, WatchSettings
 from gatekeeper.storage.decision_log import encode_record
+from gatekeeper.storage.records import Records
+from gatekeeper.storage.rule_history import RuleHistory, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +60,10 @@ def data(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_run_tells_what_it_did(data: Path, run: Run) -> None:
     """Scripts read it from one line; a second run finds nothing new."""
     result = run("watch", "--once")
-    assert result.output == "1 sightings, 0 groups, 0 campaigns contained, 0 changed\n"
+    assert result.output == (
+        "1 sightings, 0 groups, 0 campaigns contained, 0 changed; "
+        "an ordinary account makes 1.0 calls a day\n"
+    )
     assert run("watch", "--once").output.startswith("0 sightings")
     assert list((data / "campaigns" / "sightings").glob("day=*/*.parquet"))
 
@@ -85,6 +93,35 @@ def test_rules_that_are_wrong_are_told(
     (folder / "a.yaml").write_text("version: 2\n...\n")
     monkeypatch.setenv("GATEKEEPER_RULES_DIR", str(folder))
     assert "version" in run("watch", "--once", code=2).output
+
+
+async def test_it_judges_by_the_rules_that_gates_follow(tmp_path: Path) -> None:
+    """Those activated in the records, whoever did it; bad ones leave the last good ones."""
+    settings = Settings(data_dir=tmp_path, rules_dir=ROOT / "rules")
+    records = await Records.open(f"sqlite:///{tmp_path / 'records.db'}")
+    try:
+        history = RuleHistory(records.database)
+        read = rules_in_force(settings, history)
+        files = await read()
+
+        async def activate(change: str, *, revision: str | None = None) -> str:
+            texts = {each.name: each.read_text() for each in (ROOT / "rules").glob("*.yaml")}
+            texts["containment.yaml"] = texts["containment.yaml"].replace("raise_at: 75", change)
+            parsed = parse_rules(texts)
+            named = revision or (parsed.revision if isinstance(parsed, RuleSet) else "")
+            await history.activate(named, texts, at=time.time(), by="me", source=Source.API)
+            return named
+
+        changed = await activate("raise_at: 80")
+        assert (await read()).revision == changed != files.revision
+        with capture_logs() as logs:
+            await activate("raise_at: much", revision="0" * 12)
+            assert (await read()).revision == changed
+        assert [each["event"] for each in logs] == ["rules_refused"]
+        await activate("raise_at: 75")
+        assert (await read()).revision == files.revision
+    finally:
+        await records.close()
 
 
 def test_a_run_that_could_not_be_done_says_so(data: Path, run: Run) -> None:

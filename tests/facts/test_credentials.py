@@ -21,9 +21,10 @@ from gatekeeper.facts.credentials import NOBODY, Authenticator, claimed
 from gatekeeper.facts.directory import Directory
 from gatekeeper.facts.jwt_tokens import JwtVerifier, TokenResult
 from gatekeeper.facts.key_shapes import _checksum
-from gatekeeper.facts.replica import KeyEntry
+from gatekeeper.facts.replica import KeyEntry, Replica
 from gatekeeper.policy.model import Account, Credential
 from gatekeeper.policy.words import CredentialKind, CredentialStatus, LookupStatus, Tier
+from gatekeeper.storage.organizations import OrganizationRow
 from gatekeeper.storage.records import Records
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Book(Directory):
     """A directory filled by hand."""
 
     def __init__(self) -> None:
+        Replica.__init__(self, lambda _: ())
         self.entries: dict[bytes, KeyEntry] = {}
         self.known: dict[str, Account] = {}
         self._failing = False
@@ -357,6 +359,10 @@ def test_claims_of_a_token_join_the_record() -> None:
     assert call("acme", Tier.RESTRICTED).tier is Tier.RESTRICTED
     assert call("blank", None).organization == "Claimed"
     assert call("blank", Tier.STANDARD).tier is Tier.STANDARD
+    assert not call("blank", None).organization_verified
+    book.apply_organization(OrganizationRow("Claimed", "Claimed", verified=True))
+    assert call("blank", None).organization_verified
+    assert not call("acme", None).organization_verified
     stranger = call("new", Tier.TRUSTED)
     assert (stranger.tier, stranger.known) == (Tier.STANDARD, False)
 

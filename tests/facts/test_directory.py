@@ -225,6 +225,21 @@ async def test_a_call_is_placed_by_its_organizations_ranges(records: Records, cl
     assert placed("9.9.9.9", member) is None
 
 
+async def test_accounts_of_a_verified_organization_say_so(records: Records, cli: Records) -> None:
+    """Whatever came first; until it is verified, and from when it is no longer."""
+    known = Organizations(cli.database)
+    await known.put(OrganizationPatch("Acme", {"name": "Acme AG"}), at=AT)
+    await cli.import_accounts(
+        [AccountPatch("a", {"organization": "Acme"}), AccountPatch("b", {})], at=AT
+    )
+    directory = await Directory.load(records, mail_listed_by=no_lists, at=AT)
+    for verified in (False, True, False):
+        await known.put(OrganizationPatch("Acme", {"verified": verified}), at=AT)
+        assert await directory.refresh(AT)
+        assert directory.account("a", AT).organization_verified is verified
+        assert not directory.account("b", AT).organization_verified
+
+
 async def test_records_that_only_cannot_be_written_are_still_followed(
     records: Records, cli: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

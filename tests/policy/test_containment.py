@@ -74,7 +74,7 @@ def test_a_member_is_known_by_its_account_alone() -> None:
     [
         {"assurance": Assurance.IAL1},
         {"assurance": Assurance.IAL2},
-        {"organization": "org-1"},
+        {"organization": "org-1", "organization_verified": True},
     ],
 )
 def test_proven_identities_and_organizations_are_never_members(changes: dict[str, Any]) -> None:
@@ -84,6 +84,13 @@ def test_proven_identities_and_organizations_are_never_members(changes: dict[str
     assert asked(now, stranger()) is not None
     assert asked(now, member(**changes)) is None
     assert asked(now, stranger(**changes)) is None
+
+
+def test_an_organization_that_nobody_has_checked_shelters_nobody() -> None:
+    """Whoever may name an organization at signup would be out of reach."""
+    now = contained(campaign(group(shared=TOLD)))
+    assert asked(now, member(organization="org-1")) is not None
+    assert asked(now, stranger(organization="org-1")) is not None
 
 
 def test_members_that_are_missing_stay_and_those_that_left_do_not() -> None:
