@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.campaigns import PROBE_KEY, campaign, group
-from support.gates import Clock, rules_text
+from support.gates import Clock, eventually, rules_text
 from support.realtime import PLENTY, talking
 from support.valkey import serving
 
@@ -147,6 +147,13 @@ async def test_a_budget_is_shared_and_whoever_proves_an_identity_is_out_of_it(ga
     assert facts["containment"] == revision
     (budget,) = [each for each in record["limits"] if each["rule"] == "secret-budget"]
     assert (budget["partition"], budget["used_up"]) == ("cmp_budget", "ial1")
+    assert (await ask(gate, "firm", path))[0] == 403
+    await gate.cli("organizations", "set", "org-1", "verified=true")
+
+    async def is_out() -> bool:
+        return (await ask(gate, "firm", path))[0] == 200
+
+    await eventually(is_out)
     for account in ("proven", "firm", "stranger"):
         status, _, record = await ask(gate, account, path)
         assert status == 200

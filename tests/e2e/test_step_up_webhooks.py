@@ -261,7 +261,11 @@ async def test_h39_crash_between_receipt_and_commit(
     assert await state(gate) is CaseState.PENDING
     monkeypatch.undo()
     await eventually(lambda: passes(gate))
-    assert await count(gate, "applied") == 1
+
+    async def was_applied() -> bool:  # counted after it took effect
+        return await count(gate, "applied") == 1
+
+    await eventually(was_applied)
 
 
 async def test_h39_a_vendor_that_cannot_be_asked(gates: Gates, sandbox: RunningSandbox) -> None:
