@@ -214,15 +214,19 @@ def _loops_told(trials: dict[str, list[LoopTrial]], days: int) -> list[str]:
         "",
         f"250 accounts among {every[0].honest:,} honest ones (1:100), {days} days, the campaign",
         f"from day {LOOP_FIRST} on, the watcher every six hours, through the gate's own code:",
-        f"{calls:,} calls in {seconds / 60:.0f} minutes of CPU. The share leaked over {FULL_DAYS} days",
-        "is what came through in all, of what the campaign would have asked for in as many days: it",
-        "holds if the campaign stays contained as it was at the end. Hours are from its first admitted",
-        "call to the last hour in which more than 1 % of what it asked for came through, if the day",
-        "after that stayed below; `never`, if the run ended before.",
-        "",
-        "| | accounts used | found | hours | leaked | of 44 days | stepped up | throttled | shaped | refused |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"{calls:,} calls in {seconds / 60:.0f} minutes of CPU. Hours are from its first admitted call",
+        "to the last hour in which more than 1 % of what it asked for came through, if the day after",
+        "that stayed below; `never`, if the run ended before.",
     ]
+    columns = ["accounts used", "found", "hours", "leaked"]
+    if days < FULL_DAYS:
+        columns.append(f"of {FULL_DAYS} days")
+        lines += [
+            f"The share leaked over {FULL_DAYS} days is what came through in all, of what the campaign would",
+            "have asked for in as many days: it holds if the campaign stays contained as it was at the end.",
+        ]
+    columns += ["stepped up", "throttled", "shaped", "refused"]
+    lines += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, some in trials.items():
         if not some:
             continue
@@ -235,15 +239,16 @@ def _loops_told(trials: dict[str, list[LoopTrial]], days: int) -> list[str]:
         leaked = Share.sum(each.leaked for each in some)
         hours = ["never" if each.hours is None else f"{each.hours:.0f}" for each in some]
         if name == "none":
-            cells = ["", "", "", "", ""]
+            cells = [""] * (len(columns) - len(harm))
         else:
             cells = [
                 f"{sum(each.accounts for each in some):,}",
                 percent(Share.sum(each.recall for each in some)),
                 ", ".join(hours),
                 f"{100 * leaked.value:.1f} %",
-                f"{100 * leaked.part / full:.2f} %",
             ]
+            if days < FULL_DAYS:
+                cells.append(f"{100 * leaked.part / full:.2f} %")
         shown = name.upper() if len(name) == 1 else name
         honest = sum(each.accounts for trial in some for each in trial.harm.values())
         told = [f"{count} of {honest:,}" for count in harm.values()]

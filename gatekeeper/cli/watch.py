@@ -26,7 +26,7 @@ from gatekeeper.policy.rules import parse_rules
 from gatekeeper.sources import StartError, load_rules, store_access
 from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.decision_stream import stream_key
-from gatekeeper.storage.rule_history import RuleHistory
+from gatekeeper.storage.rule_history import RuleHistory, missing_files
 from gatekeeper.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from gatekeeper.campaigns.watch import Watcher
+    from gatekeeper.policy.mistake import Mistake
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.settings import Settings
     from gatekeeper.storage.records import Records
@@ -167,20 +168,27 @@ def rules_in_force(settings: Settings, history: RuleHistory) -> Callable[[], Awa
     good = load_rules(settings)[1]
     log = structlog.get_logger("gatekeeper")
 
+    async def found() -> RuleSet | list[Mistake]:
+        latest = await history.latest()
+        if latest is None:
+            try:
+                return (await asyncio.to_thread(load_rules, settings))[1]
+            except StartError as error:
+                return list(error.mistakes)
+        if latest.revision == good.revision:
+            return good
+        texts = await history.texts(latest.revision)
+        if texts is None:
+            return [missing_files(latest.revision)]
+        return await asyncio.to_thread(parse_rules, texts)
+
     async def read() -> RuleSet:
         nonlocal good
-        latest = await history.latest()
-        if latest is not None and latest.revision == good.revision:
-            return good
-        texts = None if latest is None else await history.texts(latest.revision)
-        try:
-            found = load_rules(settings)[1] if texts is None else parse_rules(texts)
-        except StartError as error:
-            found = list(error.mistakes)
-        if isinstance(found, list):
-            log.warning("rules_refused", mistakes=[str(each) for each in found])
+        rules = await found()
+        if isinstance(rules, list):
+            log.warning("rules_refused", mistakes=[str(each) for each in rules])
         else:
-            good = found
+            good = rules
         return good
 
     return read

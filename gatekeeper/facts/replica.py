@@ -75,7 +75,7 @@ class Replica:
 
     def vouched(self, account: Account) -> Account:
         """Return the account with whether its organization is verified."""
-        if account.organization in self._verified:
+        if account.organization in self._verified and not account.organization_verified:
             return replace(account, organization_verified=True)
         return account
 

@@ -16,12 +16,11 @@ import structlog
 from gatekeeper.live.files import Cause
 from gatekeeper.live.outcome import Outcome, Refusal, What
 from gatekeeper.live.rule_files import Remembered, RuleFiles
-from gatekeeper.policy.mistake import Mistake
 from gatekeeper.policy.rule_changes import rule_changes, weakened_embargoes
 from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import unknown_owners
 from gatekeeper.storage.database import RecordsError
-from gatekeeper.storage.rule_history import Conflict, Source
+from gatekeeper.storage.rule_history import Conflict, Source, missing_files
 from gatekeeper.storage.rule_store import archive
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from gatekeeper.live.files import FileWatch
     from gatekeeper.live.outcome import Judging
+    from gatekeeper.policy.mistake import Mistake
     from gatekeeper.policy.ruleset import RuleSet
     from gatekeeper.storage.rule_history import Activation, RuleHistory
     from gatekeeper.telemetry import Metrics
@@ -216,7 +216,7 @@ class RuleKeeper:
             return self._files
         texts = await self._history.texts(revision)
         if texts is None:
-            return [Mistake("records", None, "", f"The files of the rules {revision} are missing.")]
+            return [missing_files(revision)]
         found = await asyncio.to_thread(RuleFiles.parse, texts)
         if isinstance(found, list):  # written for another release
             return [replace(each, file=f"{revision}/{each.file}") for each in found]

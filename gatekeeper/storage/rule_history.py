@@ -22,6 +22,7 @@ from sqlalchemy import (
     select,
 )
 
+from gatekeeper.policy.mistake import Mistake
 from gatekeeper.storage.database import RecordsError, take_numbers
 from gatekeeper.storage.schema import METADATA
 
@@ -84,6 +85,11 @@ class Conflict:
 _COLUMNS: Final = tuple(
     RULE_ACTIVATIONS.c[name] for name in ("seq", "revision", "at", "by", "source", "comment")
 )
+
+
+def missing_files(revision: str) -> Mistake:
+    """Return what is wrong with a revision that is in force and has no text."""
+    return Mistake("records", None, "", f"The files of the rules {revision} are missing.")
 
 
 class RuleHistory:

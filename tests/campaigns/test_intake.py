@@ -29,9 +29,12 @@ RULES = builders.rules()
 TRAITS = (Traits("0000000a", client=2**63 - 1, blocks=(5, 6)), Traits("0000000b", client=8))
 
 
-def decision(name: str, *, at: float = AT, traits: tuple[Traits, ...] = TRAITS) -> bytes:
-    """Return the line of a real decision on a call with ``traits``."""
+def decision(
+    name: str, *, at: float = AT, traits: tuple[Traits, ...] = TRAITS, **account: Any
+) -> bytes:
+    """Return the line of a real decision on a call with ``traits``, by some account."""
     facts = replace(builders.facts(), at=at, traits=traits)
+    facts = replace(facts, account=replace(facts.account, **account))
     made = conclude(Standing(), (), RULES, decision_id=name, at=at, mode=GateMode.ENFORCE)
     return encode_record(to_record(made, facts, mode=GateMode.ENFORCE))
 
@@ -76,17 +79,12 @@ def test_each_epoch_of_a_read_call_is_a_sighting(tmp_path: Path) -> None:
 
 def test_only_verified_organizations_are_told(tmp_path: Path) -> None:
     """One that nobody has checked does not make one node of its accounts, out of reach."""
-    lines = []
-    for name, changes in (
-        ("d1", {"organization": "acme"}),
-        ("d2", {"organization": "acme", "organization_verified": True}),
-        ("d3", {}),
-    ):
-        facts = builders.facts()
-        facts = replace(facts, traits=TRAITS[:1], account=replace(facts.account, **changes))
-        made = conclude(Standing(), (), RULES, decision_id=name, at=AT, mode=GateMode.ENFORCE)
-        lines.append(encode_record(to_record(made, facts, mode=GateMode.ENFORCE)))
-    log(tmp_path / "a", *lines)
+    log(
+        tmp_path / "a",
+        decision("d1", traits=TRAITS[:1], organization="acme"),
+        decision("d2", traits=TRAITS[:1], organization="acme", organization_verified=True),
+        decision("d3", traits=TRAITS[:1]),
+    )
     take(tmp_path, tmp_path / "a")
     assert seen(tmp_path, "id, organization") == [("d1", None), ("d2", "acme"), ("d3", None)]
 
