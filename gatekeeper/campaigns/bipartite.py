@@ -103,21 +103,29 @@ def densest(account: Ints, trait: Ints, weight: Floats, holders: Ints) -> Ints:
     a trait left with one account nothing. The sum is supermodular, so that peeling comes near the
     best. The least connected go first, a twentieth in a round at least; the densest state is kept.
     """
-    edges = np.arange(account.size)
-    best, best_density = np.unique(account), -1.0
-    while edges.size:
-        _, place, inside = np.unique(trait[edges], return_inverse=True, return_counts=True)
-        kept = inside[place] > 1
-        edges, inside = edges[kept], inside[place[kept]]
-        present, place = np.unique(account[edges], return_inverse=True)
+    accounts, account = np.unique(account, return_inverse=True)
+    traits, trait = np.unique(trait, return_inverse=True)
+    full = holders[traits]
+    best, best_density = accounts, -1.0
+    while account.size:
+        inside = np.bincount(trait, minlength=full.size)[trait]
+        kept = inside > 1
+        account, trait, weight, inside = account[kept], trait[kept], weight[kept], inside[kept]
+        present = np.flatnonzero(np.bincount(account, minlength=accounts.size))
         if not present.size:
             break
-        part = weight[edges] * inside / holders[trait[edges]]
-        connection = np.bincount(place, weights=part)
-        here = float(connection.mean())
+        part = weight * inside / full[trait]
+        connection = np.bincount(account, weights=part, minlength=accounts.size)
+        here = float(connection[present].mean())
         if here > best_density * (1 + 1e-9):
-            best, best_density = present, here
+            best, best_density = accounts[present], here
         rank = max(int(present.size * _SLOWEST), 1)
-        bound = np.partition(connection, rank - 1)[rank - 1]
-        edges = edges[(connection > max(float(bound), _LOOSE * here))[place]]
+        bound = np.partition(connection[present], rank - 1)[rank - 1]
+        kept = (connection > max(float(bound), _LOOSE * here))[account]
+        account, trait, weight = account[kept], trait[kept], weight[kept]
+        if 2 * present.size < accounts.size:  # what is gone is counted no more
+            present, account = np.unique(account, return_inverse=True)
+            accounts = accounts[present]
+            present, trait = np.unique(trait, return_inverse=True)
+            full = full[present]
     return best

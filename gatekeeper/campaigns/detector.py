@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from gatekeeper.policy.campaigns import Group
 
 
-_BRIDGED: Final = 0.5
-"""Part of a clique that must have something in common with the rest of its group."""
 _ROUNDS: Final = 40
 """Times that a group is split at most."""
 
@@ -164,19 +162,24 @@ class Detector:
         or a class is a clique by itself: one coincidence glues it to a campaign, or to another.
         """
         fewest = self._options.fewest_members
-        parts = parts_of(around, members, fewest) if rounds else []
-        for part, bridged in parts:
-            if bridged < _BRIDGED:
-                pieces = (part, np.setdiff1d(members, part))
+        if not rounds or members.size < fewest:
+            return [members] if members.size >= fewest else []
+        parts, dust = parts_of(around, members, fewest)
+        if dust.size:
+            return self._told_apart(np.setdiff1d(members, dust), around, ordinary, rounds - 1)
+        for part in parts:
+            if part.loose:
+                pieces = (part.nodes, np.setdiff1d(members, part.nodes))
                 return [
                     each
                     for piece in pieces
-                    if piece.size >= fewest
                     for each in self._told_apart(piece, around, ordinary, rounds - 1)
                 ]
         if parts and not acts_as_strangers(ordinary.measured(members)):
-            strangers = [each for each, _ in parts if acts_as_strangers(ordinary.measured(each))]
-            left = np.setdiff1d(members, np.concatenate(strangers)) if strangers else members
+            strange = [
+                each.nodes for each in parts if acts_as_strangers(ordinary.measured(each.nodes))
+            ]
+            left = np.setdiff1d(members, np.concatenate(strange)) if strange else members
             if fewest <= left.size < members.size:
                 return self._told_apart(left, around, ordinary, rounds - 1)
         return [members]

@@ -32,6 +32,13 @@ together."""
 _NO_FAMILY: Final = -1
 _COMMON: Final = 0.05
 """Part of the rest of a group who must have a trait, for a clique to have it in common with it."""
+_SEVERAL: Final = 12
+"""How many of the rest are enough, however large it is: the traits of a large campaign are no wider
+than those of a small one."""
+_BRIDGED: Final = 0.5
+"""Part of a clique that must have something in common with the rest of its group."""
+_NO_CHANCE: Final = 40
+"""How many of a clique are enough, however large it is."""
 _FAMILIES: Final = 2
 """Independent layers in which an account must show a group's own traits to be taken in."""
 
@@ -198,11 +205,30 @@ def _cleaned(around: Neighbours, members: Ints) -> Ints:
     return members
 
 
-def parts_of(around: Neighbours, members: Ints, fewest: int) -> list[tuple[Ints, float]]:
-    """Return the parts of a group that one family of layers alone, or nothing, holds to the rest.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a group that one family of layers alone, or nothing, holds to the rest."""
 
-    With each, the share of its members who have a trait of that family in common with several of
-    the others.
+    nodes: Ints
+    held: int
+    """How many of them have a trait of that family in common with several of the others."""
+
+    @property
+    def loose(self) -> bool:
+        """Whether so few are held that a coincidence may have glued the part to the rest."""
+        return bool(self.held < _least_held(self.nodes.size))
+
+
+def _least_held(sizes: Ints | int) -> Floats:
+    """Return how many of parts of these sizes must be held to the rest."""
+    return np.minimum(_BRIDGED * np.asarray(sizes), _NO_CHANCE)
+
+
+def parts_of(around: Neighbours, members: Ints, fewest: int) -> tuple[list[Part], Ints]:
+    """Return the parts of a group, and the dust: loose ones of less than ``fewest``.
+
+    Dust is also who has nothing of the group's own. Where no other family holds most of a group
+    together, one that is left out tells nothing of who is dust.
     """
     links, own = around.links, around.own(members)
     edges = around.by_node.of(members)
@@ -212,17 +238,28 @@ def parts_of(around: Neighbours, members: Ints, fewest: int) -> list[tuple[Ints,
     traits, trait = np.unique(links.trait[edges[held]], return_inverse=True)
     family = family[held]
     holders = np.bincount(trait, minlength=traits.size)
-    found: list[tuple[Ints, float]] = []
+    dust = np.zeros(nodes.size, dtype=bool)
+    found: list[Part] = []
     for each in (_NO_FAMILY, *np.unique(family).tolist()):
         mine = family == each
         label = components(node[~mine], trait[~mine], nodes.size, traits.size)
         sizes = np.bincount(label, minlength=nodes.size)
-        for part in np.flatnonzero((sizes >= fewest) & (sizes < nodes.size)):
-            inside = label == part
-            edge = mine & inside[node]
-            within = np.bincount(trait[edge], minlength=traits.size)
-            enough = max(2.0, _COMMON * (nodes.size - int(sizes[part])))
-            bridging = edge & (holders - within >= enough)[trait]
-            share = np.unique(node[bridging]).size / int(sizes[part])
-            found.append((nodes[inside], share))
-    return found
+        bridging = _bridging(node[mine], trait[mine], label, sizes, holders)
+        bridged = np.bincount(label[bridging], minlength=nodes.size)
+        found += [
+            Part(nodes[label == part], int(bridged[part]))
+            for part in np.flatnonzero((sizes >= fewest) & (sizes < nodes.size))
+        ]
+        if each == _NO_FAMILY or 2 * sizes.max(initial=0) >= nodes.size:
+            dust |= ((sizes < fewest) & (bridged < _least_held(sizes)))[label]
+    return found, np.union1d(nodes[dust], np.setdiff1d(members, nodes))
+
+
+def _bridging(node: Ints, trait: Ints, label: Ints, sizes: Ints, holders: Ints) -> Ints:
+    """Return the nodes who have a trait in common with several outside of their part."""
+    part = label[node]
+    _, place, within = np.unique(
+        part * holders.size + trait, return_inverse=True, return_counts=True
+    )
+    enough = np.clip(_COMMON * (label.size - sizes[part]), 2.0, _SEVERAL)
+    return np.unique(node[holders[trait] - within[place] >= enough])

@@ -101,18 +101,21 @@ def links_of(
 ) -> Links:  # fmt: skip
     """Read all layers of the window that ``calls`` shows. ``places`` must have been filled."""
     since = max(window.start, window.end - _RECENT_S)
+    active = int(np.count_nonzero(public.volumes))
+    exact = [
+        _telling(_contents(sightings, column), public, active, options)
+        for column in ("scaffold", "system", "tools")
+    ]
     found = [
         _addresses(sightings, options),
         _subnet_clients(sightings, public),
         *_signups(nodes, public),
-        *(_contents(sightings, column) for column in ("scaffold", "system", "tools")),
-        _shapes(sightings),
+        _shapes(sightings, np.unique(np.concatenate([each.node for each in exact]))),
         _tasks(sightings, since),
         _timing(sightings, since, window.end),
         _pivots(sightings, window),
     ]
-    active = int(np.count_nonzero(public.volumes))
-    return _joined([_telling(each, public, active, options) for each in found])
+    return _joined([*exact, *(_telling(each, public, active, options) for each in found)])
 
 
 def _addresses(sightings: Sightings, options: DetectionOptions) -> _Found:
@@ -159,13 +162,19 @@ def _contents(sightings: Sightings, column: str) -> _Found:
     return _Found(Layer.SCAFFOLD, column, rows["node"], rows["digest"], none, learned=True)
 
 
-def _shapes(sightings: Sightings) -> _Found:
+def _shapes(sightings: Sightings, told: Ints) -> _Found:
+    """Return shapes, which stand in for a scaffold where no exact one links: ``told`` are left out.
+
+    Many tools have a shape in common.
+    """
     query = queries.CONTENTS.format(
         column="shape", least_share=_LEAST_SHARE["shape"], least_holders=1
     )
     rows = sightings.columns(query)
+    free = ~np.isin(rows["node"], told)
+    owner, shape = rows["node"][free], rows["digest"][free]
     keys = [
-        rows["node"] << _BAND_BITS | place << _WIDEST | rows["digest"] >> first & (1 << width) - 1
+        owner << _BAND_BITS | place << _WIDEST | shape >> first & (1 << width) - 1
         for place, (first, width) in enumerate(_SHAPE_BANDS)
     ]
     pairs = np.unique(np.concatenate(keys))

@@ -34,8 +34,8 @@ def merged(candidates: list[Candidate], fewest: int) -> list[Candidate]:
     """Return disjoint groups, the highest score first.
 
     The surest of those that overlap stands for all of them; among equals the first, so that the
-    longest window is to come first. Those about as sure add their members and what they share,
-    unless they only glue together what others see apart.
+    longest window is to come first. Those about as sure add their members and what they share to
+    the one that they overlap most with; what others saw apart stays apart.
     """
     ranked = sorted(candidates, key=lambda each: -each.score)
     result: list[Candidate] = []
@@ -48,8 +48,8 @@ def merged(candidates: list[Candidate], fewest: int) -> list[Candidate]:
         smaller = np.minimum([one.members.size for one in result] or [1], each.members.size)
         hosts = np.flatnonzero(common[: len(result)] >= _SAME * smaller[: len(result)])
         if hosts.size:
-            host = int(hosts[0])
-            if hosts.size == 1 and each.score >= result[host].score - _AS_SURE:
+            host = int(hosts[np.argmax(common[hosts])])
+            if each.score >= result[host].score - _AS_SURE:
                 owner[free] = host
                 result[host] = _joined(result[host], each, free)
         elif free.size >= fewest:

@@ -202,6 +202,7 @@ SELECT grouped.code, calls.{column} AS word, COUNT(*) AS calls
 FROM grouped JOIN members ON grouped.node = members.node
 JOIN calls ON calls.account = members.account
 WHERE calls.{column} IS NOT NULL GROUP BY grouped.code, calls.{column}
+ORDER BY grouped.code, calls DESC, word
 """
 """Calls of each group by kind of network, or by model."""
 
@@ -209,6 +210,7 @@ GROUP_CLASSES: Final = """
 SELECT grouped.code, classes.class AS word, COUNT(*) AS calls
 FROM grouped JOIN members ON grouped.node = members.node
 JOIN classes ON classes.account = members.account GROUP BY grouped.code, classes.class
+ORDER BY grouped.code, calls DESC, word
 """
 
 STATEMENTS: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -35,6 +36,7 @@ _WORDS: Final = (
     "river", "stone", "amber", "copper", "violet", "maple", "harbor", "engine", "signal", "garden",
     "winter", "market", "silver", "meadow", "canvas", "lantern", "orchard", "pebble", "timber",
 )  # fmt: skip
+_BY_BYTE: Final = tuple(_WORDS[byte % len(_WORDS)] for byte in range(256))
 _TOOL: Final = (
     '{"type":"function","function":{"name":"%s","description":"%s","parameters":'
     '{"type":"object","properties":{"path":{"type":"string"}}}}}'
@@ -44,11 +46,8 @@ _REMEMBERED: Final = 100_000
 
 def text_of(seed: int, words: int) -> str:
     """Return words that mean nothing, the same for the same seed."""
-    found = []
-    for _ in range(words):
-        seed = (seed * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407) % 2**64
-        found.append(_WORDS[(seed >> 33) % len(_WORDS)])
-    return " ".join(found)
+    drawn = hashlib.shake_128(seed.to_bytes(8, signed=True)).digest(words)
+    return " ".join(map(_BY_BYTE.__getitem__, drawn))
 
 
 @lru_cache(_REMEMBERED)

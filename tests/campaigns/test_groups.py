@@ -94,19 +94,37 @@ def test_families_that_met_are_passed_over() -> None:
     assert found(couples + chained) == []
 
 
-def parts(traits: list[tuple[Layer, list[int]]], members: range) -> list[tuple[list[int], float]]:
-    """Return the parts that one family alone holds, and how many of each it does."""
+def parts(
+    traits: list[tuple[Layer, list[int]]], members: range
+) -> tuple[list[tuple[list[int], int]], list[int]]:
+    """Return the parts that one family alone holds, with how many of each it does, and the dust."""
     around = Neighbours.of(graph(traits), NODES)
-    told = parts_of(around, np.array(members), 5)
-    return [(part.tolist(), round(share, 2)) for part, share in told]
+    told, dust = parts_of(around, np.array(members), 5)
+    return [(each.nodes.tolist(), each.held) for each in told], dust.tolist()
 
 
 def test_a_clique_that_one_coincidence_holds_is_told_apart() -> None:
     """One account of an office has a shape like the campaign's: one in ten is held by it."""
     shape = (Layer.SCAFFOLD, [*range(20), 25])
     office = [(layer, list(range(20, 30))) for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)]
-    found_parts = parts([*ring(0, 20), *office, shape], range(30))
-    assert (list(range(20, 30)), 0.1) in found_parts
+    told, dust = parts([*ring(0, 20), *office, shape], range(30))
+    assert (list(range(20, 30)), 1) in told
+    assert not dust
+
+
+def test_a_small_clique_that_one_coincidence_holds_is_dust() -> None:
+    """The same of an office of four, and of somebody who has nothing of the group's own."""
+    shape = (Layer.SCAFFOLD, [*range(20), 21])
+    office = [(layer, list(range(20, 24))) for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)]
+    told, dust = parts([*ring(0, 20), *office, shape], range(25))
+    assert dust == [20, 21, 22, 23, 24]
+    assert [part for part, _ in told] == [list(range(20))] * len(told)
+
+
+def test_where_one_family_is_all_nobody_is_dust() -> None:
+    """Who only meets at addresses is no less of a group than the others, who do as well."""
+    met = [(Layer.ADDRESS, [node, (node + 1) % 20]) for node in range(20)]
+    assert parts(met, range(20)) == ([], [])
 
 
 def test_cells_of_one_scaffold_are_held_whole() -> None:
@@ -116,18 +134,26 @@ def test_cells_of_one_scaffold_are_held_whole() -> None:
         for first in (0, 10, 20)
         for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)
     ]
-    told = parts([*cells, (Layer.SCAFFOLD, list(range(30)))], range(30))
-    assert [share for _, share in told] == [1.0] * len(told)
-    assert (list(range(10)), 1.0) in told
+    told, _ = parts([*cells, (Layer.SCAFFOLD, list(range(30)))], range(30))
+    assert [held for _, held in told] == [len(part) for part, _ in told]
+    assert (list(range(10)), 10) in told
+
+
+def test_what_twelve_of_the_rest_have_is_common_in_a_large_group() -> None:
+    """A mail pattern of 22, ten of them of the part, holds these ten to 300 others."""
+    mail = (Layer.SIGNUP, [*range(12), *range(300, 310)])
+    clique = [(layer, list(range(300, 310))) for layer in (Layer.SUBNET_CLIENT, Layer.SCAFFOLD)]
+    told, _ = parts([*ring(0, 300), *clique, mail], range(310))
+    assert (list(range(300, 310)), 10) in told
 
 
 def test_what_nothing_holds_is_a_part() -> None:
     """Two cliques that were glued by somebody who is gone have nothing in common."""
-    assert (list(range(10, 20)), 0.0) in parts([*ring(0, 10), *ring(10, 20)], range(20))
+    assert (list(range(10, 20)), 0) in parts([*ring(0, 10), *ring(10, 20)], range(20))[0]
 
 
 def test_habits_hold_nobody() -> None:
     """To come to a new model on its day says nothing of belonging."""
     together = (Layer.RELEASE, list(range(20)))
-    told = parts([*ring(0, 10), *ring(10, 20), together], range(20))
-    assert (list(range(10)), 0.0) in told
+    told, _ = parts([*ring(0, 10), *ring(10, 20), together], range(20))
+    assert (list(range(10)), 0) in told
