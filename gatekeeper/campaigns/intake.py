@@ -3,6 +3,10 @@
 What a run takes is committed by one rename, that of the positions. Its files carry the number of
 the run, and those of a run that never came to its commit are removed by the next one, which takes
 the same lines again: a kill loses nothing and doubles nothing. A call that came both ways is one.
+
+The files of a day are merged once they are many, for a run each few minutes makes hundreds. A
+merged file names the last run that is in it. The files that it stands for are removed after it is
+in place, or by the next run.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import os
 import re
 import shutil
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +25,7 @@ from gatekeeper.campaigns.intake_sql import (
     DROP_SEEN,
     LATE_FILES,
     LOAD,
+    MERGED,
     SIGHTINGS,
     UPDATED,
     WRITE_DAY,
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES: Final = 64_000_000
 """Most that is read of one file at a time; a line that is longer is none of ours."""
+_MOST_FILES: Final = 24
+"""Files of one day from which they are merged into one."""
 _DAY_S: Final = 86_400.0
 _LONE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -99,8 +106,9 @@ class Intake:
         oldest = at - self._retention_s
         taken = self._make(lines, before.run + 1, oldest) if lines.stat().st_size else Taken()
         self._commit(after)
-        shutil.rmtree(self._aside)
         self._drop_before(oldest)
+        self._merge()
+        shutil.rmtree(self._aside)
         return Taken(taken.sightings, taken.skipped + overlong)
 
     def _committed(self) -> Positions:
@@ -110,11 +118,29 @@ class Intake:
             return Positions()
 
     def _clear(self, run: int) -> None:
-        """Remove what a run left that never came to its commit."""
+        """Remove what a run left that never came to its commit, or to the end of a merge."""
         shutil.rmtree(self._aside, ignore_errors=True)
         for path in self._sightings.glob("day=*/run-*.parquet"):
-            if int(path.stem.removeprefix("run-")) > run:
+            if _run_of(path) > run:
                 path.unlink()
+        for merged in self._sightings.glob("day=*/all-*.parquet"):
+            self._remove_merged(merged)
+
+    def _merge(self) -> None:
+        """Make one file of the many of a day."""
+        for folder in self._sightings.glob("day=*"):
+            files = sorted(folder.glob("*.parquet"), key=_run_of)
+            if len(files) > _MOST_FILES:
+                merged = folder / f"all-{_run_of(files[-1]):010}.parquet"
+                self._write(MERGED, [[str(each) for each in files]], merged)
+                self._remove_merged(merged)
+
+    @staticmethod
+    def _remove_merged(merged: Path) -> None:
+        """Remove the files whose sightings are in a merged one."""
+        for path in merged.parent.glob("*.parquet"):
+            if path != merged and _run_of(path) <= _run_of(merged):
+                path.unlink(missing_ok=True)
 
     def _gather(self, before: Positions, lines: Path) -> tuple[Positions, int]:
         """Copy new whole lines into one file; return the positions after, and overlong pieces."""
@@ -164,9 +190,9 @@ class Intake:
     def _files(self, days: Iterable[str]) -> list[str]:
         """Return the files of some days."""
         folders = [self._sightings / f"day={day}" for day in days]
-        return [str(path) for each in folders for path in sorted(each.glob("run-*.parquet"))]
+        return [str(path) for each in folders for path in sorted(each.glob("*.parquet"))]
 
-    def _write(self, query: str, values: list[str], path: Path) -> None:
+    def _write(self, query: str, values: list[Any], path: Path) -> None:
         aside = self._aside / "written.parquet"
         self._connection.execute(query, [*values, str(aside)])
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -186,6 +212,11 @@ class Intake:
         for folder in self._sightings.glob("day=*"):
             if folder.name < first:
                 shutil.rmtree(folder)
+
+
+def _run_of(path: Path) -> int:
+    """Return the number of the last run whose sightings are in a file."""
+    return int(path.stem.partition("-")[2])
 
 
 def _pieces(path: Path, start: int) -> Iterator[tuple[bytes, bool]]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.markup import escape
 
 from gatekeeper.cli.common import (
     FAILED,
     MISTAKES,
+    audited,
     data_dir_option,
     day,
     json_option,
@@ -158,10 +158,7 @@ def show(
     table(
         "Shared",
         ("kind", "layer", "different ones", "members with the most common"),
-        (
-            (escape(row.kind), row.layer, row.traits, row.members)
-            for row in content.shared_kinds(found)
-        ),
+        ((row.kind, row.layer, row.traits, row.members) for row in content.shared_kinds(found)),
     )
     earlier = len(found.history) - _MOST_EVENTS
     click.echo()
@@ -169,7 +166,7 @@ def show(
         f"History, without {earlier} earlier events" if earlier > 0 else "History",
         ("when", "what", "detail", "by"),
         (
-            (day(each.at), *(escape(printable(text)) for text in (each.what, each.detail, each.by)))
+            (day(each.at), *map(printable, (each.what, each.detail, each.by)))
             for each in found.history[-_MOST_EVENTS:]
         ),
     )
@@ -235,7 +232,8 @@ def report(
 ) -> None:
     """Write a campaign as an HTML page and as a STIX 2.1 bundle, to send to others.
 
-    No text of prompts was kept, and nothing is told of people unless it is included.
+    No text of prompts was kept, and nothing is told of people unless it is included. The audit
+    trail keeps who included what.
 
     \b
     Example:
@@ -248,7 +246,7 @@ def report(
         **({} if by is None else {"by": _name(by)}),
     )
     page, bundle = _places(campaign_id, out, page, bundle)
-    found = _one(settings_from(settings_file, {"--data-dir": data_dir}), campaign_id)
+    found = _one(settings_from(settings_file, {"--data-dir": data_dir}), campaign_id, options)
     texts = {} if page is None else {page: html_report(found, options)}
     with_stix = bundle is None or find_spec("stix2") is not None
     if bundle is not None and with_stix:
@@ -299,10 +297,18 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _one(settings: Settings, campaign_id: str) -> Campaign:
+def _one(settings: Settings, campaign_id: str, options: ReportOptions | None = None) -> Campaign:
+    """Return a campaign, or give up; what a report tells of people is noted in the audit trail."""
+
     async def read(records: Records) -> Campaign | None:
         found = await CampaignBook(records.database).get(campaign_id)
-        return None if found is None else found[0]
+        if found is None:
+            return None
+        if options is not None and options.include:
+            at = options.made_at
+            async with audited(records, "reportCampaign", "campaign", at=at) as trace:
+                trace.of(campaign_id, include=sorted(options.include), tlp=options.tlp)
+        return found[0]
 
     found = with_records(settings, read)
     if found is None:

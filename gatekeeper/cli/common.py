@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from gatekeeper.settings.load import FILE_VARIABLE, load_settings
 from gatekeeper.sources import StartError, master_secret, records_url
@@ -157,16 +159,21 @@ def operator() -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows as a table; without rows, nothing."""
+    """Print rows as a table; without rows, nothing. Cells are text, whatever they look like."""
     rows = list(rows)
     if not rows:
         return
-    drawn = Table(title=title, title_justify="left", show_edge=False)
+    drawn = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
     console().print(drawn)
+
+
+def _shown(text: str) -> str:
+    """Return a text in which nothing moves a cursor or turns the direction of writing."""
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
 
 
 def day(unix_s: float | None) -> str:

@@ -139,21 +139,41 @@ def test_days_beyond_the_retention_are_dropped(tmp_path: Path) -> None:
     assert not list((tmp_path / "c" / "sightings").iterdir())
 
 
+def test_the_files_of_a_day_are_merged_once_they_are_many(tmp_path: Path) -> None:
+    """Thirty runs leave a merged file and a few; each call is there once, late outcomes as well."""
+    for number in range(30):
+        log(tmp_path / "a", decision(f"d{number:03}"))
+        take(tmp_path, tmp_path / "a")
+    names = sorted(path.name for path in (tmp_path / "c" / "sightings").glob("*/*.parquet"))
+    assert names == ["all-0000000025.parquet", *(f"run-{n:010}.parquet" for n in range(26, 31))]
+    log(tmp_path / "a", outcome("d003", 9), outcome("d029", 8))
+    take(tmp_path, tmp_path / "a")
+    told = seen(tmp_path, "id, output_tokens")
+    assert [name for name, _ in told] == [f"d{n:03}" for n in range(30) for _ in range(2)]
+    assert (dict(told)["d003"], dict(told)["d029"]) == (9, 8)
+
+
 RUN = """
 import os, signal, sys, duckdb
 from pathlib import Path
 from gatekeeper.campaigns.intake import Intake
-base, at, left = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+base, at, left, watched = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def heard(event, _):
     global left
-    if event == "os.rename":
+    if event == watched:
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(heard)
 Intake(duckdb.connect(), base / "c", [base / "a"], retention_days=15).run(at)
 """
-"""Takes the log, and is killed where it is about to put a file into place."""
+"""Takes the log, and is killed where it is about to put a file into place, or to remove one."""
+
+
+def kill(folder: Path, at: float, left: int, event: str = "os.rename") -> None:
+    """Take the log of a folder in a process that is killed at the event after so many."""
+    command = [sys.executable, "-c", RUN, str(folder), str(at), str(left), event]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2, 3])
@@ -165,15 +185,29 @@ def test_a_kill_before_any_rename_loses_nothing_and_doubles_nothing(
         day = number % 3 * builders.DAY_S
         log(tmp_path / "a", decision(f"d{number:03}", at=AT + day))
     end = AT + 3 * builders.DAY_S
-    killed = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path), str(end), str(renames)], check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    kill(tmp_path, end, renames)
     written = list((tmp_path / "c" / "sightings").glob("*/*.parquet"))
     assert len(written) == renames
     assert take(tmp_path, tmp_path / "a", at=end) == Taken(60, 0)
     names = [name for (name,) in seen(tmp_path, "id")]
     assert names == [f"d{number:03}" for number in range(30) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("event", "left", "files"), [("os.rename", 2, 25), ("os.remove", 9, 17)])
+def test_a_kill_in_a_merge_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, event: str, left: int, files: int
+) -> None:
+    """Before the merged file is in place, and when some of those that are in it are gone."""
+    for number in range(25):
+        log(tmp_path / "a", decision(f"d{number:03}"))
+        if number < 24:
+            take(tmp_path, tmp_path / "a")
+    kill(tmp_path, AT + 60, left, event)
+    assert len(list((tmp_path / "c" / "sightings").glob("*/*.parquet"))) == files
+    take(tmp_path, tmp_path / "a")
+    assert len(list((tmp_path / "c" / "sightings").glob("*/*.parquet"))) == 1
+    names = [name for (name,) in seen(tmp_path, "id")]
+    assert names == [f"d{number:03}" for number in range(25) for _ in range(2)]
 
 
 def test_addresses_are_the_numbers_that_gates_know_them_by(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from support.reported import ADMIN, REASON, SCRIPT, Page, hostile
 
 from gatekeeper.cli import campaigns as command
 from gatekeeper.policy.campaigns import CampaignState, Event
+from gatekeeper.storage.audit import AuditQuery, AuditTrail
 from gatekeeper.storage.campaigns import CampaignBook
 from gatekeeper.storage.records import Records
 
@@ -39,6 +40,19 @@ def write(tmp_path: Path, *found: Campaign) -> None:
         await records.close()
 
     asyncio.run(put())
+
+
+def trail(tmp_path: Path) -> Any:
+    """Return the entries of the audit trail."""
+
+    async def read() -> Any:
+        records = await Records.open(f"sqlite:///{tmp_path / 'data' / 'records.db'}")
+        try:
+            return await AuditTrail(records.database).page(AuditQuery())
+        finally:
+            await records.close()
+
+    return asyncio.run(read())
 
 
 @pytest.fixture
@@ -123,6 +137,14 @@ def test_a_report_is_two_files(run: Run, out: Path) -> None:
         for secret in ("acct-1", ADMIN, REASON):
             assert secret not in written
     assert "TLP:AMBER" in html
+
+
+def test_who_tells_more_is_in_the_audit_trail(run: Run, out: Path) -> None:
+    """Of a report that names accounts or people, and of no other."""
+    run("campaigns", "report", ID, "--out", str(out / "plain"))
+    run("campaigns", "report", ID, "--out", str(out), "--include", "people,members")
+    told = [(each.action, each.target_id, each.detail) for each in trail(out.parent)]
+    assert told == [("reportCampaign", ID, {"include": ["members", "people"], "tlp": "amber"})]
 
 
 def test_the_operator_may_choose_to_tell_more(run: Run, out: Path) -> None:
