@@ -26,7 +26,8 @@ _FOLLOWS: Final = {Layer.SIGNUP: Family.AGE, Layer.SCAFFOLD: Family.WORK}
 _UNREMARKABLE: Final = 0.05
 """Chance above which a family of measures is what ordinary accounts show."""
 _MACHINES: Final = 1e-3
-"""Chance below which people do not share their hours, not even in one office."""
+"""Chance below which people do not share their hours, nor hop among addresses, not even in one
+office."""
 _BALANCED: Final = 0.5
 """Unevenness of volumes (Gini), in parts of that of strangers, up to which load is balanced."""
 _EVEN: Final = 0.01
@@ -78,10 +79,15 @@ class Evidence:
 
     @property
     def honest(self) -> bool:
-        """Whether the group behaves as strangers do, or as people of one office."""
+        """Whether the group behaves as strangers do, or as people of one office.
+
+        Many sit behind few addresses in an office, and each keeps to one or two: who hops among all
+        of them, as through a carrier's, sits elsewhere.
+        """
         families = self._families()
         office = self.addresses_per_member < _OFFICE and self.hosted < _OFFICE
-        machines = self.even and families.get(Family.CLOCK, 1.0) < _MACHINES
+        strange = min(families.get(Family.CLOCK, 1.0), families.get(Family.NETWORK, 1.0))
+        machines = self.even and strange < _MACHINES
         return (office and not machines) or families.get(Family.VOLUME, 1.0) > _UNREMARKABLE
 
     def _families(self) -> dict[Family, float]:

@@ -94,6 +94,19 @@ def test_an_office_is_left_alone() -> None:
     assert scored(evidence(addresses=0.1, hosted=0.9), 1e-12, 0.01) == 100
 
 
+def test_who_hops_among_few_addresses_is_in_no_office() -> None:
+    """Load that is balanced behind a carrier is found before its hours tell; people there are not."""
+    group = evidence(addresses=0.1, clock=0.1)
+    hops = Measure("addresses_per_call", Family.NETWORK, 0.3, 0.1, 1e-6)
+    hopping = replace(group, measures=(*group.measures, hops))
+    assert scored(group, 1e-12, 0.01) < 50
+    assert scored(hopping, 1e-12, 0.01) == 100
+    uneven = replace(
+        hopping, measures=(*hopping.measures[1:], replace(group.measures[0], value=0.5))
+    )
+    assert scored(uneven, 1e-12, 0.01) < 50
+
+
 def test_volumes_of_strangers_are_those_of_strangers() -> None:
     """A group whose volumes lie like anybody's is not one operator's."""
     assert scored(evidence(volume=0.3), 1e-12, 0.01) < 50
