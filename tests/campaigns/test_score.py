@@ -95,7 +95,7 @@ def test_an_office_is_left_alone() -> None:
 
 
 def test_who_hops_among_few_addresses_is_in_no_office() -> None:
-    """Load that is balanced behind a carrier is found before its hours tell; people there are not."""
+    """Balanced load behind a carrier is found before its hours tell; people there are not."""
     group = evidence(addresses=0.1, clock=0.1)
     hops = Measure("addresses_per_call", Family.NETWORK, 0.3, 0.1, 1e-6)
     hopping = replace(group, measures=(*group.measures, hops))
