@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _LINKS_BY_ITSELF: Final = 0.5
 """Part of the members who have an own trait of a layer, from which the layer links the group."""
+_LINKS_MANY: Final = 0.2
+"""The same where it is ``_NO_CHANCE`` or more."""
+_NO_CHANCE: Final = 40
+"""Members whom chance does not give a trait that is the group's own."""
 _FOLLOWS: Final = {Layer.SIGNUP: Family.AGE, Layer.SCAFFOLD: Family.WORK}
 """Behaviour that proves nothing more of a group which such a layer selected."""
 _UNREMARKABLE: Final = 0.05
@@ -131,14 +135,18 @@ def q_values(p_values: Floats) -> Floats:
 
 
 def linking_layers(around: Neighbours, members: Ints) -> tuple[Layer, ...]:
-    """Return the layers each of which links most members by the group's own traits alone."""
+    """Return the layers each of which links the group by the group's own traits alone.
+
+    It links most of the members, or a good part where these are many.
+    """
     links, own = around.links, around.own(members)
     edges = around.by_node.of(members)
     edges = edges[np.isin(links.trait[edges], own.trait)]
     pairs = np.unique(links.node[edges] * len(LAYERS) + links.layer[links.trait[edges]])
     counts = np.bincount(pairs % len(LAYERS), minlength=len(LAYERS))
     widest: dict[int, int] = {}
-    for place in np.flatnonzero(counts >= _LINKS_BY_ITSELF * members.size):
+    many = max(_LINKS_MANY * members.size, _NO_CHANCE)
+    for place in np.flatnonzero(counts >= min(_LINKS_BY_ITSELF * members.size, many)):
         family = int(FAMILY[place])
         if family not in widest or counts[place] > counts[widest[family]]:
             widest[family] = int(place)

@@ -9,6 +9,7 @@ import numpy as np
 from gatekeeper.campaigns.groups import Neighbours, groups_of, parts_of
 from gatekeeper.campaigns.links import LAYERS, Links
 from gatekeeper.campaigns.options import DetectionOptions
+from gatekeeper.campaigns.score import linking_layers
 from gatekeeper.policy.campaigns import Layer
 
 NODES = 400
@@ -150,6 +151,19 @@ def test_what_twelve_of_the_rest_have_is_common_in_a_large_group() -> None:
 def test_what_nothing_holds_is_a_part() -> None:
     """Two cliques that were glued by somebody who is gone have nothing in common."""
     assert (list(range(10, 20)), 0) in parts([*ring(0, 10), *ring(10, 20)], range(20))[0]
+
+
+def test_a_fifth_of_many_is_linked_by_a_layer_and_a_third_of_few_is_not() -> None:
+    """Of 250, a shape of 55 is a second layer; one of 35 is not, nor one of 20 of 60."""
+    for size, with_shape, layers in (
+        (250, 55, (Layer.SIGNUP, Layer.SCAFFOLD)),
+        (250, 35, (Layer.SIGNUP,)),
+        (60, 20, (Layer.SIGNUP,)),
+        (60, 30, (Layer.SIGNUP, Layer.SCAFFOLD)),
+    ):
+        cards = (Layer.SIGNUP, list(range(size)))
+        links = graph([cards, (Layer.SCAFFOLD, list(range(with_shape)))])
+        assert linking_layers(Neighbours.of(links, NODES), np.arange(size)) == layers
 
 
 def test_habits_hold_nobody() -> None:
