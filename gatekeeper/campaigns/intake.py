@@ -129,7 +129,7 @@ class Intake:
     def _merge(self) -> None:
         """Make one file of the many of a day."""
         for folder in self._sightings.glob("day=*"):
-            files = sorted(folder.glob("*.parquet"), key=_run_of)
+            files = sorted(_ours(folder), key=_run_of)
             if len(files) > _MOST_FILES:
                 merged = folder / f"all-{_run_of(files[-1]):010}.parquet"
                 self._write(MERGED, [[str(each) for each in files]], merged)
@@ -138,7 +138,7 @@ class Intake:
     @staticmethod
     def _remove_merged(merged: Path) -> None:
         """Remove the files whose sightings are in a merged one."""
-        for path in merged.parent.glob("*.parquet"):
+        for path in _ours(merged.parent):
             if path != merged and _run_of(path) <= _run_of(merged):
                 path.unlink(missing_ok=True)
 
@@ -190,7 +190,7 @@ class Intake:
     def _files(self, days: Iterable[str]) -> list[str]:
         """Return the files of some days."""
         folders = [self._sightings / f"day={day}" for day in days]
-        return [str(path) for each in folders for path in sorted(each.glob("*.parquet"))]
+        return [str(path) for each in folders for path in sorted(_ours(each))]
 
     def _write(self, query: str, values: list[Any], path: Path) -> None:
         aside = self._aside / "written.parquet"
@@ -212,6 +212,11 @@ class Intake:
         for folder in self._sightings.glob("day=*"):
             if folder.name < first:
                 shutil.rmtree(folder)
+
+
+def _ours(folder: Path) -> list[Path]:
+    """Return the files of a day that runs have written."""
+    return [*folder.glob("run-*.parquet"), *folder.glob("all-*.parquet")]
 
 
 def _run_of(path: Path) -> int:
