@@ -214,7 +214,7 @@ def _loops_told(trials: dict[str, list[LoopTrial]], days: int) -> list[str]:
         "",
         f"250 accounts among {every[0].honest:,} honest ones (1:100), {days} days, the campaign",
         f"from day {LOOP_FIRST} on, the watcher every six hours, through the gate's own code:",
-        f"{calls:,} calls in {seconds / 60:.0f} minutes of CPU. Hours are from its first admitted call",
+        f"{calls:,} calls in {seconds / 60:.0f} minutes on one core. Hours are from its first admitted call",
         "to the last hour in which more than 1 % of what it asked for came through, if the day after",
         "that stayed below; `never`, if the run ended before.",
     ]

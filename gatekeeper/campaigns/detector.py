@@ -162,8 +162,10 @@ class Detector:
         or a class is a clique by itself: one coincidence glues it to a campaign, or to another.
         """
         fewest = self._options.fewest_members
-        if not rounds or members.size < fewest:
-            return [members] if members.size >= fewest else []
+        if members.size < fewest:
+            return []
+        if not rounds:
+            return [members]
         parts, dust = parts_of(around, members, fewest)
         if dust.size:
             return self._told_apart(np.setdiff1d(members, dust), around, ordinary, rounds - 1)

@@ -37,8 +37,8 @@ _SEVERAL: Final = 12
 than those of a small one."""
 _BRIDGED: Final = 0.5
 """Part of a clique that must have something in common with the rest of its group."""
-_NO_CHANCE: Final = 40
-"""How many of a clique are enough, however large it is."""
+NO_CHANCE: Final = 40
+"""Accounts that no coincidence gives something in common with a group, however many there are."""
 _FAMILIES: Final = 2
 """Independent layers in which an account must show a group's own traits to be taken in."""
 
@@ -221,7 +221,7 @@ class Part:
 
 def _least_held(sizes: Ints | int) -> Floats:
     """Return how many of parts of these sizes must be held to the rest."""
-    return np.minimum(_BRIDGED * np.asarray(sizes), _NO_CHANCE)
+    return np.minimum(_BRIDGED * np.asarray(sizes), NO_CHANCE)
 
 
 def parts_of(around: Neighbours, members: Ints, fewest: int) -> tuple[list[Part], Ints]:

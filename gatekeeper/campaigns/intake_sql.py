@@ -74,6 +74,6 @@ UPDATED: Final = """COPY (SELECT seen.* REPLACE (
  coalesce(late.output_tokens, seen.output_tokens) AS output_tokens)
 FROM read_parquet($1, hive_partitioning = false) AS seen LEFT JOIN outcomes_new AS late USING (id)
 ORDER BY seen."at", seen.id) TO $2 (FORMAT parquet)"""
-MERGED: Final = """COPY (SELECT * FROM read_parquet($1, hive_partitioning = false))
-TO $2 (FORMAT parquet)"""
-"""Files keep their order, and so do their rows."""
+MERGED: Final = """COPY (SELECT * FROM read_parquet($1, hive_partitioning = false,
+ union_by_name = true)) TO $2 (FORMAT parquet)"""
+"""Files keep their order, and so do their rows; an older release may have written fewer columns."""

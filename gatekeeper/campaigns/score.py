@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from gatekeeper.campaigns.groups import NO_CHANCE
 from gatekeeper.campaigns.links import FAMILY, LAYERS
 from gatekeeper.campaigns.measures import GINI, Family
 from gatekeeper.policy.campaigns import Layer
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 _LINKS_BY_ITSELF: Final = 0.5
 """Part of the members who have an own trait of a layer, from which the layer links the group."""
 _LINKS_MANY: Final = 0.2
-"""The same where it is ``_NO_CHANCE`` or more."""
-_NO_CHANCE: Final = 40
-"""Members whom chance does not give a trait that is the group's own."""
+"""The same where these are so many that it is no chance."""
 _FOLLOWS: Final = {Layer.SIGNUP: Family.AGE, Layer.SCAFFOLD: Family.WORK}
 """Behaviour that proves nothing more of a group which such a layer selected."""
 _UNREMARKABLE: Final = 0.05
@@ -145,7 +144,7 @@ def linking_layers(around: Neighbours, members: Ints) -> tuple[Layer, ...]:
     pairs = np.unique(links.node[edges] * len(LAYERS) + links.layer[links.trait[edges]])
     counts = np.bincount(pairs % len(LAYERS), minlength=len(LAYERS))
     widest: dict[int, int] = {}
-    many = max(_LINKS_MANY * members.size, _NO_CHANCE)
+    many = max(_LINKS_MANY * members.size, NO_CHANCE)
     for place in np.flatnonzero(counts >= min(_LINKS_BY_ITSELF * members.size, many)):
         family = int(FAMILY[place])
         if family not in widest or counts[place] > counts[widest[family]]:

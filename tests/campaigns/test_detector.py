@@ -106,6 +106,20 @@ def test_every_link_is_explained(findings: Findings) -> None:
         assert all(2 <= trait.members <= trait.accounts for trait in each.shared)
 
 
+def test_a_shape_stands_in_where_no_exact_scaffold_links(findings: Findings) -> None:
+    """Of a group whose members all share system prompts, nothing is told of shapes."""
+    exact = [
+        {each.kind for each in group.shared}
+        for group in findings.groups
+        if any(
+            each.kind in {"system", "scaffold", "tools"} and each.members == len(group.members)
+            for each in group.shared
+        )
+    ]
+    assert exact
+    assert all("shape" not in kinds for kinds in exact)
+
+
 def test_connected_components_would_sweep_in_customers(
     town: tuple[Path, dict[str, str]], findings: Findings
 ) -> None:

@@ -148,6 +148,21 @@ def test_what_twelve_of_the_rest_have_is_common_in_a_large_group() -> None:
     assert (list(range(300, 310)), 10) in told
 
 
+def test_forty_hold_a_part_however_large_it_is() -> None:
+    """Of 150 who share cards and subnets, and a scaffold with a few others: 39 are too few."""
+    cliques = [
+        (layer, list(range(first, first + 150)))
+        for first in (0, 150)
+        for layer in (Layer.SIGNUP, Layer.SUBNET_CLIENT)
+    ]
+    for held, loose in ((39, True), (40, False)):
+        scaffold = (Layer.SCAFFOLD, [*range(20), *range(150, 150 + held)])
+        around = Neighbours.of(graph([*cliques, scaffold]), NODES)
+        found_parts, _ = parts_of(around, np.arange(300), 5)
+        (part,) = [each for each in found_parts if each.nodes[0] == 150]
+        assert (part.held, part.loose) == (held, loose)
+
+
 def test_what_nothing_holds_is_a_part() -> None:
     """Two cliques that were glued by somebody who is gone have nothing in common."""
     assert (list(range(10, 20)), 0) in parts([*ring(0, 10), *ring(10, 20)], range(20))[0]
